@@ -1,0 +1,330 @@
+package vnode
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/dynactor/dynactor/dynamo"
+	"github.com/dynactor/dynactor/dynamo/clock"
+	"github.com/dynactor/dynactor/dynamo/version"
+)
+
+const second = dynamo.Timestamp(time.Second)
+
+func inc(b byte) clock.Incarnation { return clock.Incarnation{b} }
+
+func open(b byte) *State { return Open(inc(b), 1, 1000, true, 0) }
+
+// must coordinates a write that is expected to succeed.
+func must(t *testing.T, s *State, st Stored, p Put) Result {
+	t.Helper()
+	r, err := s.Coordinate(st, p)
+	if err != nil {
+		t.Fatalf("Coordinate: %v", err)
+	}
+	return r
+}
+
+func values(st Stored) string {
+	var out [][]byte
+	for _, v := range st.Record.Versions {
+		if v.Tombstone {
+			out = append(out, []byte("-"))
+			continue
+		}
+		out = append(out, v.Value)
+	}
+	return string(bytes.Join(out, []byte(",")))
+}
+
+func TestCoordinateSupersedesWhatTheContextCovers(t *testing.T) {
+	s := open(1)
+	a := must(t, s, Stored{}, Put{Value: []byte("a"), Now: second})
+	b := must(t, s, a.Stored, Put{Value: []byte("b"), Now: 2 * second})
+	if got := values(b.Stored); got != "a,b" {
+		t.Fatalf("a blind write must be concurrent: have %s", got)
+	}
+	c := must(t, s, b.Stored, Put{Value: []byte("c"), Context: a.Stored.Record.Context(), Now: 3 * second})
+	if got := values(c.Stored); got != "b,c" {
+		t.Fatalf("the context covers only a: have %s", got)
+	}
+	d := must(t, s, c.Stored, Put{Tombstone: true, Context: c.Stored.Record.Context(), Now: 4 * second})
+	if got := values(d.Stored); got != "-" {
+		t.Fatalf("delete with a full context: have %s", got)
+	}
+	if d.Dot.Actor != a.Dot.Actor || d.Dot.Counter != 4 {
+		t.Fatalf("counters under one actor run without gaps: %v after %v", d.Dot, a.Dot)
+	}
+}
+
+func TestNewEpochWhenTheVnodeMayHaveForgotten(t *testing.T) {
+	mine := func(epoch, counter uint64) version.Record {
+		a := clock.Actor{Incarnation: inc(1), Epoch: epoch}
+		return version.Record{
+			Clock:    clock.Of(clock.Entry{Actor: a, Counter: counter, Time: second}),
+			Versions: []version.Version{{Dot: clock.Dot{Actor: a, Counter: counter}, Time: second, Value: []byte(fmt.Sprint(epoch, counter))}},
+		}
+	}
+	for _, tc := range []struct {
+		name   string
+		state  *State
+		stored Stored
+		seen   clock.Clock
+		accept version.Record
+		fresh  bool
+	}{
+		{name: "no local record", state: Open(inc(1), 7, 100, true, 0), fresh: true},
+		{name: "own entry as stored", state: Open(inc(1), 7, 100, true, 0), stored: Stored{Record: mine(3, 2)}},
+		{name: "context shows an own entry above", state: Open(inc(1), 7, 100, true, 0), stored: Stored{Record: mine(3, 2)}, seen: mine(3, 3).Clock, fresh: true},
+		{name: "context shows an own epoch unknown here", state: Open(inc(1), 7, 100, true, 0), stored: Stored{Record: mine(3, 2)}, seen: mine(5, 1).Clock, fresh: true},
+		{name: "context shows no more than stored", state: Open(inc(1), 7, 100, true, 0), stored: Stored{Record: mine(3, 2)}, seen: mine(3, 1).Clock},
+		{name: "a record brought an own entry above", state: Open(inc(1), 7, 100, true, 0), stored: Stored{Record: mine(3, 2)}, accept: mine(3, 4), fresh: true},
+		{name: "a record brought an own entry back", state: Open(inc(1), 7, 100, true, 0), accept: mine(3, 1), fresh: true},
+		{name: "unclean start raised the floor", state: Open(inc(1), 7, 100, false, 0), stored: Stored{Record: mine(3, 2)}, fresh: true},
+		{name: "floor of an earlier unclean start", state: Open(inc(1), 7, 100, true, 5), stored: Stored{Record: mine(3, 2)}, fresh: true},
+		{name: "floor below the entry", state: Open(inc(1), 7, 100, true, 2), stored: Stored{Record: mine(3, 2)}},
+		{name: "lease was rolled back below what is seen", state: Open(inc(1), 2, 100, true, 0), stored: Stored{Record: mine(3, 2)}, seen: mine(9, 1).Clock, fresh: true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			st := tc.stored
+			if !tc.accept.IsZero() {
+				var err error
+				if st, _, err = tc.state.Accept(st, tc.accept); err != nil {
+					t.Fatal(err)
+				}
+			}
+			r := must(t, tc.state, st, Put{Value: []byte("new"), Context: version.Context{Clock: tc.seen}, Now: 9 * second})
+			if r.NewEpoch != tc.fresh {
+				t.Fatalf("new epoch: %v, want %v (dot %v)", r.NewEpoch, tc.fresh, r.Dot)
+			}
+			if !tc.fresh {
+				return
+			}
+			if r.Dot.Counter != 1 {
+				t.Fatalf("a new epoch begins at counter 1: %v", r.Dot)
+			}
+			for _, c := range []clock.Clock{st.Record.Clock, tc.seen} {
+				if e, ok := c.Latest(inc(1)); ok && e.Actor.Epoch >= r.Dot.Actor.Epoch {
+					t.Fatalf("new epoch %d is not above the seen epoch %d", r.Dot.Actor.Epoch, e.Actor.Epoch)
+				}
+			}
+		})
+	}
+}
+
+func TestRaiseFloorAfterFailedCommit(t *testing.T) {
+	s := open(1)
+	a := must(t, s, Stored{}, Put{Value: []byte("a"), Now: second})
+	s.RaiseFloor() // the commit of a may be lost here while replicas have it
+	b := must(t, s, a.Stored, Put{Value: []byte("b"), Now: second})
+	if !b.NewEpoch {
+		t.Fatalf("the epoch of a failed commit was continued: %v", b.Dot)
+	}
+}
+
+func TestLease(t *testing.T) {
+	s := Open(inc(1), 1, 2, true, 0)
+	must(t, s, Stored{}, Put{Value: []byte("a"), Now: second})
+	if _, err := s.Coordinate(Stored{}, Put{Value: []byte("b"), Now: second}); !errors.Is(err, ErrLease) {
+		t.Fatalf("want ErrLease with the lease used up, have %v", err)
+	}
+	s.Extend(s.Lease(10))
+	if r := must(t, s, Stored{}, Put{Value: []byte("b"), Now: second}); r.Dot.Actor.Epoch != 2 {
+		t.Fatalf("after the lease: %v", r.Dot)
+	}
+}
+
+func TestStartStop(t *testing.T) {
+	s, m := Start(Meta{}, false, inc(4), 10)
+	first := must(t, s, Stored{}, Put{Value: []byte("a"), Now: second})
+	if m.Clean || m.Incarnation != inc(4) || m.Limit <= first.Dot.Actor.Epoch {
+		t.Fatalf("lease %+v does not cover %v", m, first.Dot)
+	}
+
+	crashed, _ := Start(m, true, inc(9), 10)
+	if crashed.Incarnation() != inc(4) {
+		t.Fatal("a stored incarnation is kept")
+	}
+	if r := must(t, crashed, first.Stored, Put{Value: []byte("b"), Now: second}); !r.NewEpoch || r.Dot.Actor.Epoch < m.Limit {
+		t.Fatalf("after a crash an epoch at or above the lease's end begins: %v, lease ended at %d", r.Dot, m.Limit)
+	}
+
+	clean, _ := Start(s.Stop(), true, inc(9), 10)
+	if r := must(t, clean, first.Stored, Put{Value: []byte("b"), Now: second}); r.NewEpoch {
+		t.Fatalf("after a clean stop the epoch goes on: %v", r.Dot)
+	}
+	if r := must(t, clean, Stored{}, Put{Value: []byte("c"), Now: second}); r.Dot.Actor.Epoch <= first.Dot.Actor.Epoch {
+		t.Fatalf("a used epoch was given out again: %v", r.Dot)
+	}
+}
+
+func TestMetaCodec(t *testing.T) {
+	m := Meta{Incarnation: inc(3), Limit: 9, Floor: 4, Clean: true, Next: 7}
+	got, err := DecodeMeta(m.Encode())
+	if err != nil || got != m {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	for i := range m.Encode() {
+		b := m.Encode()
+		b[i] ^= 0x40
+		if _, err := DecodeMeta(b); err == nil {
+			t.Fatalf("a flipped bit in byte %d went unnoticed", i)
+		}
+	}
+}
+
+func TestRetries(t *testing.T) {
+	id := dynamo.RequestID{1}
+	write := func(i int) Put {
+		return Put{Value: []byte{byte(i)}, Request: dynamo.RequestID{2, byte(i)}, Now: dynamo.Timestamp(i) * second}
+	}
+	s := open(1)
+	first := must(t, s, Stored{}, Put{Value: []byte("a"), Request: id, Now: second})
+	retry := Put{Value: []byte("a"), Request: id, Retry: true, Age: time.Second, Now: 2 * second}
+
+	again := must(t, s, first.Stored, retry)
+	if !again.Known || again.Dot != first.Dot {
+		t.Fatalf("a known request wrote again: %+v", again)
+	}
+
+	gone := must(t, s, first.Stored, Put{Tombstone: true, Context: first.Stored.Record.Context(), Now: 2 * second})
+	again = must(t, s, gone.Stored, retry)
+	if !again.Known || values(again.Stored) != "-" {
+		t.Fatalf("a retry undid the delete: %v", values(again.Stored))
+	}
+
+	st := first.Stored
+	for i := range version.RecentRequests {
+		st = must(t, s, st, write(i+2)).Stored
+	}
+	if _, err := s.Coordinate(st, Put{Request: id, Retry: true, Age: time.Minute, Now: 30 * second}); !errors.Is(err, ErrUnknown) {
+		t.Fatalf("a forgotten request must be unknown, have %v", err)
+	}
+	if r := must(t, s, st, Put{Request: dynamo.RequestID{9}, Retry: true, Age: time.Second, Now: 30 * second}); r.Known {
+		t.Fatal("an attempt younger than all that was forgotten is new")
+	}
+	old := Put{Request: dynamo.RequestID{8}, Retry: true, Age: Remember, Now: 5 * dynamo.Timestamp(Remember)}
+	if _, err := s.Coordinate(Stored{}, old); !errors.Is(err, ErrUnknown) {
+		t.Fatalf("an attempt older than anything remembered must be unknown, have %v", err)
+	}
+}
+
+func TestSiblingLimit(t *testing.T) {
+	s := open(1)
+	var st Stored
+	for i := range 3 {
+		st = must(t, s, st, Put{Value: []byte{byte(i)}, MaxSiblings: 3, Now: second}).Stored
+	}
+	if _, err := s.Coordinate(st, Put{MaxSiblings: 3, Now: second}); !errors.Is(err, ErrSiblings) {
+		t.Fatalf("want ErrSiblings, have %v", err)
+	}
+	r := must(t, s, st, Put{Value: []byte("merged"), Context: st.Record.Context(), MaxSiblings: 1, Now: second})
+	if len(r.Stored.Record.Versions) != 1 {
+		t.Fatal("a write that reduces the siblings is always taken")
+	}
+}
+
+func TestClockAhead(t *testing.T) {
+	s := open(1)
+	st := must(t, s, Stored{}, Put{Value: []byte("a"), Now: 3600 * second}).Stored
+	if _, err := s.Coordinate(st, Put{Conflicts: dynamo.LastWriteWins, Now: second}); !errors.Is(err, ErrClockAhead) {
+		t.Fatalf("want ErrClockAhead, have %v", err)
+	}
+	r := must(t, s, st, Put{Conflicts: dynamo.LastWriteWins, Value: []byte("b"), Now: 3599 * second})
+	if latest, ok := r.Stored.Record.Latest(3600 * second); !ok || string(latest.Value) != "b" {
+		t.Fatalf("a later write wins although its clock is behind: %q", latest.Value)
+	}
+}
+
+func TestTruncationOnlyWithFullContext(t *testing.T) {
+	s := open(1)
+	var entries []clock.Entry
+	for i := range 60 {
+		entries = append(entries, clock.Entry{Actor: clock.Actor{Incarnation: inc(byte(i + 2)), Epoch: 1}, Counter: 1, Time: dynamo.Timestamp(i)})
+	}
+	st := Stored{Record: version.Record{Clock: clock.Of(entries...)}}
+	if r := must(t, s, st, Put{Now: second}); r.Truncated != 0 {
+		t.Fatal("a blind write truncated the clock")
+	}
+	r := must(t, s, st, Put{Context: st.Record.Context(), Now: second})
+	if r.Truncated != 61-DefaultPrune || r.Stored.Record.Clock.Len() != DefaultPrune {
+		t.Fatalf("truncated %d, %d left", r.Truncated, r.Stored.Record.Clock.Len())
+	}
+	if r.Stored.Record.Clock.Covers(clock.Dot{Actor: entries[0].Actor, Counter: 1}) || !r.Stored.Record.Clock.Covers(r.Dot) {
+		t.Fatal("the oldest entries go, the new write's stays")
+	}
+	if r := must(t, s, st, Put{Context: st.Record.Context(), Prune: -1, Now: second}); r.Truncated != 0 {
+		t.Fatal("a negative limit never truncates")
+	}
+}
+
+func TestAcceptReportsBrokenDots(t *testing.T) {
+	s := open(1)
+	d := clock.Dot{Actor: clock.Actor{Incarnation: inc(2), Epoch: 1}, Counter: 1}
+	rec := func(v string) version.Record {
+		return version.Record{
+			Clock:    clock.Of(clock.Entry{Actor: d.Actor, Counter: 1}),
+			Versions: []version.Version{{Dot: d, Value: []byte(v)}},
+		}
+	}
+	if _, _, err := s.Accept(Stored{Record: rec("a")}, rec("b")); !errors.Is(err, ErrBroken) {
+		t.Fatalf("want ErrBroken, have %v", err)
+	}
+	if _, changed, err := s.Accept(Stored{Record: rec("a")}, rec("a")); err != nil || changed {
+		t.Fatalf("the same record changes nothing: %v %v", changed, err)
+	}
+}
+
+func TestStoredCodec(t *testing.T) {
+	s := open(1)
+	key := []byte("storage key")
+	st := must(t, s, Stored{}, Put{Value: []byte("value"), Request: dynamo.RequestID{1}, TTL: time.Hour, Now: second}).Stored
+	st.Barred = 300
+	b := AppendStored(nil, key, st)
+	got, err := DecodeStored(key, b)
+	if err != nil || got.Barred != 300 || !got.Record.Equal(st.Record) || values(got) != "value" {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	for i := range b {
+		bad := bytes.Clone(b)
+		bad[i] ^= 1
+		if _, err := DecodeStored(key, bad); err == nil {
+			t.Fatalf("a flipped bit in byte %d went unnoticed", i)
+		}
+	}
+	if _, err := DecodeStored([]byte("another key"), b); !errors.Is(err, ErrChecksum) {
+		t.Fatalf("a value under another key must fail its checksum, have %v", err)
+	}
+	whole, err := StoredRecord(key, b, 0)
+	if err != nil || !bytes.Equal(whole, version.Append(nil, st.Record)) {
+		t.Fatalf("StoredRecord: %v", err)
+	}
+	digest, err := StoredRecord(key, b, 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rec, err := version.Decode(digest); err != nil || len(rec.Missing()) != 1 {
+		t.Fatalf("digest: %+v, %v", rec, err)
+	}
+}
+
+func TestKeysSortByPartitionAndPosition(t *testing.T) {
+	low := AppendObjectKey(nil, 3, 3, [16]byte{1}, dynamo.Key{Bucket: "b", Name: "z"})
+	high := AppendObjectKey(nil, 3, 3, [16]byte{2}, dynamo.Key{Bucket: "a", Name: "a"})
+	lower, upper := ObjectRange(3)
+	if bytes.Compare(low, high) >= 0 || bytes.Compare(lower, low) > 0 || bytes.Compare(high, upper) >= 0 {
+		t.Fatal("keys are not ordered by position within their partition's range")
+	}
+	p, k, ok := ParseObjectKey(low)
+	if !ok || p != 3 || k != (dynamo.Key{Bucket: "b", Name: "z"}) {
+		t.Fatalf("%v %v %v", p, k, ok)
+	}
+	for _, bad := range [][]byte{nil, []byte("m"), low[:10], MetaKey(3)} {
+		if _, _, ok := ParseObjectKey(bad); ok {
+			t.Fatalf("%q was taken for an object key", bad)
+		}
+	}
+}

@@ -1,0 +1,196 @@
+package messages
+
+import (
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+)
+
+// Number stands for a message type on the wire.
+type Number uint16
+
+// Role is what the other end of a connection is allowed to be.
+type Role uint8
+
+const (
+	// RoleNode is a member of the cluster, or a node that asks to be one.
+	RoleNode Role = 1
+	// RoleClient is an application.
+	RoleClient Role = 2
+)
+
+// String is the role's name in logs and in the console.
+func (r Role) String() string {
+	switch r {
+	case RoleNode:
+		return "node"
+	case RoleClient:
+		return "client"
+	}
+	return "unknown"
+}
+
+// Names of the actors that other nodes and clients may address. A name that
+// ends in a slash stands for all actors below it.
+const (
+	TargetCoordinator = "coordinator"
+	TargetVnode       = "vnode/"
+	TargetMembership  = "membership"
+	TargetGet         = "get/"
+	TargetPut         = "put/"
+	TargetForward     = "forward/"
+	TargetClient      = "client/"
+)
+
+// Info says what a message type is.
+type Info struct {
+	Number Number
+	// Name is the protobuf name without its package.
+	Name string
+	// Request: the sender expects an answer.
+	Request bool
+	// Bulk: travels on the second connection, where it delays no request.
+	Bulk bool
+	// FromNode and FromClient are the targets that each role may send it to.
+	FromNode, FromClient []string
+
+	make func() proto.Message
+}
+
+// answers are the actors that wait for replies of other nodes.
+var answers = []string{TargetGet, TargetPut, TargetForward, TargetMembership, TargetClient}
+
+// table lists every message type by number. Numbers are never reused.
+var table = [...]Info{
+	1: {Name: "Failure", FromNode: answers, make: func() proto.Message { return new(Failure) }},
+	2: {Name: "GetRequest", Request: true, FromClient: []string{TargetCoordinator}, make: func() proto.Message { return new(GetRequest) }},
+	3: {Name: "GetReply", FromNode: []string{TargetClient}, make: func() proto.Message { return new(GetReply) }},
+	4: {
+		Name: "PutRequest", Request: true, FromClient: []string{TargetCoordinator}, FromNode: []string{TargetCoordinator},
+		make: func() proto.Message { return new(PutRequest) },
+	},
+	5: {Name: "PutReply", FromNode: []string{TargetForward, TargetClient}, make: func() proto.Message { return new(PutReply) }},
+	6: {Name: "RingRequest", Request: true, FromClient: []string{TargetMembership}, make: func() proto.Message { return new(RingRequest) }},
+	7: {Name: "RingReply", FromNode: []string{TargetClient}, make: func() proto.Message { return new(RingReply) }},
+	8: {Name: "KeysRequest", Request: true, Bulk: true, FromClient: []string{TargetVnode}, make: func() proto.Message { return new(KeysRequest) }},
+	9: {Name: "KeysReply", Bulk: true, FromNode: []string{TargetClient}, make: func() proto.Message { return new(KeysReply) }},
+
+	10: {Name: "ReadRequest", Request: true, FromNode: []string{TargetVnode}, make: func() proto.Message { return new(ReadRequest) }},
+	11: {Name: "ReadReply", FromNode: []string{TargetGet}, make: func() proto.Message { return new(ReadReply) }},
+	12: {Name: "ReplicateRequest", Request: true, FromNode: []string{TargetVnode}, make: func() proto.Message { return new(ReplicateRequest) }},
+	13: {Name: "ReplicateReply", FromNode: []string{TargetPut, TargetGet}, make: func() proto.Message { return new(ReplicateReply) }},
+
+	20: {Name: "IdentityRequest", Request: true, FromNode: []string{TargetMembership}, make: func() proto.Message { return new(IdentityRequest) }},
+	21: {Name: "IdentityReply", FromNode: []string{TargetMembership}, make: func() proto.Message { return new(IdentityReply) }},
+}
+
+func init() {
+	for i := range table {
+		table[i].Number = Number(i)
+	}
+}
+
+// NumberOf returns the number of m's type, or false when m cannot travel.
+func NumberOf(m any) (Number, bool) {
+	switch m.(type) {
+	case *Failure:
+		return 1, true
+	case *GetRequest:
+		return 2, true
+	case *GetReply:
+		return 3, true
+	case *PutRequest:
+		return 4, true
+	case *PutReply:
+		return 5, true
+	case *RingRequest:
+		return 6, true
+	case *RingReply:
+		return 7, true
+	case *KeysRequest:
+		return 8, true
+	case *KeysReply:
+		return 9, true
+	case *ReadRequest:
+		return 10, true
+	case *ReadReply:
+		return 11, true
+	case *ReplicateRequest:
+		return 12, true
+	case *ReplicateReply:
+		return 13, true
+	case *IdentityRequest:
+		return 20, true
+	case *IdentityReply:
+		return 21, true
+	}
+	return 0, false
+}
+
+// InfoOf describes a number, or returns false for one that this program does
+// not know.
+func InfoOf(n Number) (Info, bool) {
+	if int(n) >= len(table) || table[n].make == nil {
+		return Info{}, false
+	}
+	return table[n], true
+}
+
+// New makes an empty message of a number's type, or returns false for one that
+// this program does not know.
+func New(n Number) (proto.Message, bool) {
+	info, ok := InfoOf(n)
+	if !ok {
+		return nil, false
+	}
+	return info.make(), true
+}
+
+// Allowed is the one table of who may send what to which actor. It is asked
+// before a message is decoded; what it does not name is refused.
+func Allowed(r Role, n Number, target string) bool {
+	info, ok := InfoOf(n)
+	if !ok {
+		return false
+	}
+	targets := info.FromNode
+	if r == RoleClient {
+		targets = info.FromClient
+	} else if r != RoleNode {
+		return false
+	}
+	for _, t := range targets {
+		if t == target || strings.HasSuffix(t, "/") && strings.HasPrefix(target, t) {
+			return true
+		}
+	}
+	return false
+}
+
+// Timed is a request that carries how long its answer is waited for. On the
+// wire it is a duration, never a wall-clock time.
+type Timed interface {
+	GetTimeoutMs() uint32
+	SetTimeoutMs(ms uint32)
+}
+
+// SetTimeoutMs lowers the time left; the link does so on receipt.
+func (x *GetRequest) SetTimeoutMs(ms uint32) { x.TimeoutMs = ms }
+
+// SetTimeoutMs lowers the time left; the link does so on receipt.
+func (x *PutRequest) SetTimeoutMs(ms uint32) { x.TimeoutMs = ms }
+
+// SetTimeoutMs lowers the time left; the link does so on receipt.
+func (x *RingRequest) SetTimeoutMs(ms uint32) { x.TimeoutMs = ms }
+
+// SetTimeoutMs lowers the time left; the link does so on receipt.
+func (x *KeysRequest) SetTimeoutMs(ms uint32) { x.TimeoutMs = ms }
+
+// SetTimeoutMs lowers the time left; the link does so on receipt.
+func (x *ReadRequest) SetTimeoutMs(ms uint32) { x.TimeoutMs = ms }
+
+// SetTimeoutMs lowers the time left; the link does so on receipt.
+func (x *ReplicateRequest) SetTimeoutMs(ms uint32) { x.TimeoutMs = ms }
+
+// SetTimeoutMs lowers the time left; the link does so on receipt.
+func (x *IdentityRequest) SetTimeoutMs(ms uint32) { x.TimeoutMs = ms }
