@@ -1,0 +1,89 @@
+# Dynactor: `make run` starts a cluster of three nodes, `make test` tests all.
+
+GO      ?= go
+SEEDS   ?= 2000
+SEED    ?=
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS  = -s -w -X main.version=$(VERSION)
+# Tools live in modules of their own, so that their dependencies are not ours.
+PROTO    = tools/proto
+LINT     = tools/lint
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
+
+.PHONY: build
+build: ## build bin/node
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/node ./cmd/node
+
+.PHONY: run
+run: build ## start three nodes on loopback and show what to try
+	./bin/node dev
+
+.PHONY: test
+test: ## all tests that need nothing but Go: units, properties, simulation, real nodes
+	$(GO) test -timeout 15m ./...
+	$(MAKE) --no-print-directory sim
+
+.PHONY: race
+race: ## the same under the race detector, without the simulation's many seeds
+	$(GO) test -race -timeout 20m ./...
+
+.PHONY: sim
+sim: ## seeded simulation of a cluster: SEEDS=10000, or SEED=n to replay one
+	$(GO) run ./dynamo/sim/cmd/sim $(if $(SEED),-seed $(SEED),-seeds $(SEEDS))
+
+.PHONY: test-consul
+test-consul: ## discovery against a real Consul agent, built on first use
+	CONSUL_REQUIRED=1 $(GO) test -count=1 -timeout 20m -run Consul ./bootstrap/...
+
+.PHONY: test-long
+test-long: ## what takes longer: many seeds, crash tests at every point, fuzzing
+	$(MAKE) --no-print-directory sim SEEDS=100000
+	$(MAKE) --no-print-directory fuzz
+	DYNACTOR_LONG=1 $(GO) test -count=1 -timeout 60m ./storage/...
+
+FUZZTIME ?= 30s
+.PHONY: fuzz
+fuzz: ## fuzz every decoder, FUZZTIME=30s each
+	@set -e; for p in $$($(GO) list ./...); do \
+	  for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
+	    echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p; \
+	  done; done
+
+.PHONY: bench
+bench: ## benchmarks of the packages
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+.PHONY: bench-peers
+bench-peers: build ## three nodes against a three-member etcd, side by side
+	./scripts/bench-peers.sh
+
+.PHONY: lint
+lint: ## formatting, vet, staticcheck, generated code and modules up to date
+	@test -z "$$(gofmt -l $$(git ls-files '*.go' | grep -v '\.pb\.go$$'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
+	$(GO) vet ./...
+	GOWORK=off $(GO) -C $(LINT) build -o ../../bin/staticcheck honnef.co/go/tools/cmd/staticcheck
+	./bin/staticcheck ./...
+	$(GO) mod tidy -diff
+
+.PHONY: proto
+proto: ## generate messages/*.pb.go
+	GOWORK=off $(GO) -C $(PROTO) build -o ../../bin/ github.com/bufbuild/buf/cmd/buf google.golang.org/protobuf/cmd/protoc-gen-go
+	PATH="$(CURDIR)/bin:$$PATH" buf lint
+	PATH="$(CURDIR)/bin:$$PATH" buf generate
+
+.PHONY: proto-check
+proto-check: proto ## fail when the generated code is not what the .proto files give
+	git diff --exit-code -- messages
+
+.PHONY: rewrite
+rewrite: ## rewrite the expected output of script tests; read the diff
+	$(GO) test ./dynamo/... -rewrite
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin

@@ -1,0 +1,201 @@
+package actors
+
+import (
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"github.com/dynactor/dynactor/actors/rt"
+	"github.com/dynactor/dynactor/dynamo"
+	"github.com/dynactor/dynactor/dynamo/bucket"
+	"github.com/dynactor/dynactor/dynamo/quorum"
+	"github.com/dynactor/dynactor/dynamo/ring"
+	"github.com/dynactor/dynactor/dynamo/version"
+	"github.com/dynactor/dynactor/messages"
+)
+
+// coordinatorActor takes clients' requests and spawns one actor for each,
+// bounded in number: what is over the bound is answered `overloaded`.
+type coordinatorActor struct {
+	s        *Services
+	inFlight int
+	next     uint64 // random at the start, so that an answer from before a restart reaches nobody
+	stopping bool
+	inline   actor.Dispatcher
+}
+
+// finishRequests tells the coordinator to take no more requests; done is
+// called once those in flight have ended.
+type finishRequests struct{ done func() }
+
+// RuntimeControl lets it overtake the requests that it refuses.
+func (*finishRequests) RuntimeControl() {}
+
+func newCoordinator(s *Services) *actor.Props {
+	return actor.PropsFromProducer(func() actor.Actor { return &coordinatorActor{s: s, next: rand.Uint64() >> 8, inline: rt.Inline()} }, flat,
+		actor.WithMailbox(rt.NewMailbox(rt.MailboxOptions{
+			Size: messageSize, TTL: messageTTL, Shed: s.shed, Expired: s.expired, Failed: s.failed, Registry: s.Registry,
+		})),
+		actor.WithSupervisor(rt.StopOnFailure()))
+}
+
+// Receive admits requests.
+func (c *coordinatorActor) Receive(ctx actor.Context) {
+	switch m := ctx.Message().(type) {
+	case *messages.GetRequest:
+		c.admit(ctx, func(p plan) error { return c.spawnGet(ctx, p) }, m.GetBucket(), m.GetKey(), m.GetQuorum(), m.GetTimeoutMs())
+	case *messages.PutRequest:
+		c.admit(ctx, func(p plan) error { return c.spawnPut(ctx, p, m) }, m.GetBucket(), m.GetKey(), m.GetQuorum(), m.GetTimeoutMs())
+	case *actor.Terminated:
+		c.inFlight--
+	case *finishRequests:
+		c.stopping = true
+		c.onFinished(ctx, m.done)
+	}
+}
+
+// plan is where a request goes and what it needs: all that is decided before
+// its machine starts.
+type plan struct {
+	key        dynamo.Key
+	position   ring.Position
+	partition  dynamo.Partition
+	properties bucket.Properties
+	params     quorum.Params
+	candidates []dynamo.Replica
+	version    uint64
+	timeout    time.Duration
+	client     *actor.PID
+}
+
+// admit plans a request and spawns its actor, or answers why not.
+func (c *coordinatorActor) admit(ctx actor.Context, spawn func(plan) error, bucket, key []byte, q *messages.Quorum, timeout uint32) {
+	if f := c.refusal(); f != nil {
+		c.refuse(ctx, f)
+		return
+	}
+	p, err := c.plan(bucket, key, q, timeout)
+	if err == nil {
+		p.client = ctx.Sender()
+		err = spawn(p)
+	}
+	if err != nil {
+		c.refuse(ctx, failure(err))
+	}
+}
+
+// refusal is why the node takes no request at all right now, or nil.
+func (c *coordinatorActor) refusal() *messages.Failure {
+	switch {
+	case c.s.Document() == nil:
+		return messages.Fail(messages.CodeNotReady, "%s is not in a cluster yet", c.s.Self)
+	case c.stopping:
+		return messages.Fail(messages.CodeNotReady, "%s is stopping", c.s.Self)
+	case c.inFlight >= c.s.MaxRequests:
+		c.s.Counters.Shed.Add(1)
+		f := messages.Fail(messages.CodeOverloaded, "%s has %d requests in flight; try again", c.s.Self, c.inFlight)
+		f.RetryAfterMs = 50
+		return f
+	}
+	return nil
+}
+
+func (c *coordinatorActor) refuse(ctx actor.Context, f *messages.Failure) {
+	c.s.answer(ctx.Sender(), ctx.Self(), f)
+}
+
+func (c *coordinatorActor) plan(bucketName, keyName []byte, q *messages.Quorum, timeout uint32) (plan, error) {
+	var p plan
+	var err error
+	if p.key, err = messages.ToKey(bucketName, keyName); err != nil {
+		return p, err
+	}
+	if p.timeout, err = messages.ToTimeout(timeout, c.s.Timeout); err != nil {
+		return p, err
+	}
+	doc := c.s.Document()
+	p.properties, _ = doc.Bucket(p.key.Bucket)
+	if p.params, err = p.properties.Quorum.Override(messages.ToOverride(q)); err != nil {
+		return p, err
+	}
+	p.position = ring.Hash(p.key)
+	p.partition = ring.PartitionOf(p.position, doc.Settled.Partitions())
+	p.version = doc.Version
+	// Only primaries: fallbacks take part once a node can keep hints.
+	p.candidates = doc.Settled.Candidates(p.partition, p.params.N, 0, ring.Everyone)
+	return p, nil
+}
+
+func (c *coordinatorActor) spawnGet(ctx actor.Context, p plan) error {
+	get, err := newGet(c.s, p)
+	if err != nil {
+		return err
+	}
+	return c.spawn(ctx, messages.TargetGet, get)
+}
+
+func (c *coordinatorActor) spawnPut(ctx actor.Context, p plan, m *messages.PutRequest) error {
+	put, err := messages.ToPut(m, c.s.MaxValue)
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(p.candidates, func(r dynamo.Replica) bool { return r.Node == c.s.Self }) && c.s.vnodes.has(p.partition) {
+		a, err := newPut(c.s, p, put)
+		if err != nil {
+			return err
+		}
+		return c.spawn(ctx, messages.TargetPut, a)
+	}
+	if m.GetHops() > 0 {
+		c.refuse(ctx, messages.Fail(messages.CodeUnavailable, "%s cannot coordinate writes of partition %d", c.s.Self, p.partition))
+		return nil
+	}
+	c.s.Counters.Forwards.Add(1)
+	return c.spawn(ctx, messages.TargetForward, newForward(c.s, p, m))
+}
+
+// spawn starts a request actor. It runs inline, in the goroutine of whoever
+// sends to it: its handlers never block, and a message costs no wake-up. It is
+// never restarted, so the one instance is all there will be.
+func (c *coordinatorActor) spawn(ctx actor.Context, prefix string, a actor.Actor) error {
+	c.next++
+	props := actor.PropsFromProducer(func() actor.Actor { return a }, flat,
+		actor.WithMailbox(rt.NewMailbox(rt.MailboxOptions{})),
+		actor.WithDispatcher(c.inline))
+	c.inFlight++
+	if _, err := ctx.SpawnNamed(props, prefix+strconv.FormatUint(c.next, 36)); err != nil {
+		c.inFlight--
+		return err
+	}
+	return nil
+}
+
+// onFinished calls done once no request is in flight.
+func (c *coordinatorActor) onFinished(ctx actor.Context, done func()) {
+	if c.inFlight == 0 {
+		done()
+		return
+	}
+	c.s.Wheel.Send(ctx.Self(), &finishRequests{done: done}, finishPoll)
+}
+
+// finishPoll is how often a stopping coordinator looks whether it is done.
+const finishPoll = 20 * time.Millisecond
+
+// failure turns an error of checking a request into its answer.
+func failure(err error) *messages.Failure {
+	code := messages.CodeInvalid
+	switch {
+	case errors.Is(err, version.ErrContext), errors.Is(err, version.ErrFormat), errors.Is(err, version.ErrContextSize):
+		code = messages.CodeBadContext
+	case errors.Is(err, messages.ErrValueTooLarge):
+		code = messages.CodeTooLarge
+	case errors.Is(err, actor.ErrNameExists):
+		code = messages.CodeInternal
+	}
+	return messages.Fail(code, "%v", err)
+}

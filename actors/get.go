@@ -1,0 +1,280 @@
+package actors
+
+import (
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"github.com/dynactor/dynactor/actors/link"
+	"github.com/dynactor/dynactor/actors/rt"
+	"github.com/dynactor/dynactor/dynamo"
+	"github.com/dynactor/dynactor/dynamo/request"
+	"github.com/dynactor/dynactor/dynamo/version"
+	"github.com/dynactor/dynactor/messages"
+)
+
+// getActor runs one read: it carries out what request.Get decides.
+type getActor struct {
+	exchange
+	get *request.Get
+	// fetching are the nodes asked again for values. They have answered the
+	// first question, so what comes from them next belongs to the second.
+	fetching map[dynamo.NodeID]bool
+}
+
+func newGet(s *Services, p plan) (*getActor, error) {
+	get, err := request.NewGet(request.GetConfig{
+		Key: p.key, Partition: p.partition, Params: p.params, Candidates: p.candidates, Near: s.Self, DigestAbove: s.DigestAbove,
+	})
+	return &getActor{exchange: exchange{s: s, plan: p}, get: get}, err
+}
+
+// Receive translates messages to events.
+func (a *getActor) Receive(ctx actor.Context) {
+	switch m := ctx.Message().(type) {
+	case *actor.Started:
+		a.begin(ctx)
+		a.run(ctx, a.get.Start())
+	case *messages.ReadReply:
+		a.step(ctx, a.answer(ctx, m))
+	case *messages.Failure:
+		a.step(ctx, a.failed(from(ctx), reason(m)))
+	case *link.Undelivered:
+		a.step(ctx, a.failed(target(m), undelivered(m)))
+	case *actor.DeadLetterResponse: // this node's own vnode has stopped for good
+		a.step(ctx, a.failed(a.s.Self, request.Unreachable))
+	case *deadline:
+		a.step(ctx, request.Deadline{For: m.state})
+	case *actor.Stopping:
+		a.fail(messages.Fail(messages.CodeInternal, "the read failed on %s", a.s.Self))
+	}
+}
+
+func (a *getActor) step(ctx actor.Context, e request.Event) { a.run(ctx, a.get.Step(a.s.Now(), e)) }
+
+// answer translates a replica's record; one that cannot be decoded is a
+// failure of that replica.
+func (a *getActor) answer(ctx actor.Context, m *messages.ReadReply) request.Event {
+	node := from(ctx)
+	rec, found, err := messages.ToRecord(m)
+	if err != nil {
+		return a.failed(node, request.Declined)
+	}
+	return request.Answer{
+		From: node, Fetched: a.fetched(node), Found: found, Authoritative: m.GetAuthoritative(), Record: rec,
+	}
+}
+
+func (a *getActor) failed(node dynamo.NodeID, why request.Reason) request.Event {
+	return request.Fail{From: node, Fetched: a.fetched(node), Reason: why}
+}
+
+func (a *getActor) fetched(node dynamo.NodeID) bool {
+	fetched := a.fetching[node]
+	delete(a.fetching, node)
+	return fetched
+}
+
+// run carries out effects in order.
+func (a *getActor) run(ctx actor.Context, effects []request.Effect) {
+	for _, e := range effects {
+		switch e := e.(type) {
+		case request.Ask:
+			a.read(ctx, e.Replica.Node, e.DigestAbove)
+		case request.Fetch:
+			if a.fetching == nil {
+				a.fetching = map[dynamo.NodeID]bool{}
+			}
+			a.fetching[e.Replica.Node] = true
+			a.read(ctx, e.Replica.Node, 0)
+		case request.Repair:
+			a.s.Counters.Repairs.Add(1)
+			ctx.Send(on(e.Replica.Node, vnodeName(a.plan.partition)), a.replicate(e.Record, true))
+		case request.Reply:
+			a.replied(e.Result)
+		case request.Arm:
+			a.arm(ctx, e)
+		case request.Stop:
+			a.end(ctx)
+		}
+	}
+}
+
+func (a *getActor) read(ctx actor.Context, node dynamo.NodeID, digestAbove int) {
+	ctx.Request(on(node, vnodeName(a.plan.partition)), &messages.ReadRequest{
+		Partition: uint32(a.plan.partition), Bucket: []byte(a.plan.key.Bucket), Key: []byte(a.plan.key.Name),
+		DigestAbove: uint32(digestAbove), Plan: a.plan.version, N: uint32(a.plan.params.N), TimeoutMs: a.left(),
+	})
+}
+
+// replied answers the client.
+func (a *getActor) replied(r request.Result) {
+	switch r := r.(type) {
+	case request.Found:
+		a.s.Counters.GetsFound.Add(1)
+		a.found(r.Record)
+	case request.NotFound:
+		a.s.Counters.GetsNotFound.Add(1)
+		a.reply(&messages.GetReply{Context: a.context(r.Record)})
+	case request.Unavailable:
+		a.s.Counters.GetsFailed.Add(1)
+		a.reply(unavailable(r))
+	case request.Outdated:
+		a.s.Counters.GetsFailed.Add(1)
+		a.reply(outdated(r))
+	}
+}
+
+// found answers with what a reader of the bucket sees.
+func (a *getActor) found(rec version.Record) {
+	live := rec.Live(a.s.Now())
+	a.s.Counters.siblings(len(live))
+	if a.plan.properties.Conflicts == dynamo.LastWriteWins {
+		live = live[:0]
+		if v, ok := rec.Latest(a.s.Now()); ok {
+			live = append(live, v)
+		}
+	}
+	c := rec.Context()
+	c.Coordinator = a.s.Self
+	a.reply(messages.FromLive(a.plan.key, live, c))
+}
+
+// exchange is what all request actors have: a client to answer exactly once, a
+// time limit, and timers.
+type exchange struct {
+	s        *Services
+	plan     plan
+	self     *actor.PID
+	started  time.Time
+	answered bool
+	timer    *rt.Timer
+}
+
+// deadline is a timer's message, tagged with the state it was armed for.
+type deadline struct{ state request.State }
+
+// linger is how long a request stays after its reply for late answers.
+const linger = time.Second
+
+func (x *exchange) begin(ctx actor.Context) {
+	x.self, x.started = ctx.Self(), time.Now()
+}
+
+// left is the time left for the request, at least a millisecond, because 0
+// means no limit.
+func (x *exchange) left() uint32 {
+	return uint32(max(1, (x.plan.timeout - time.Since(x.started)).Milliseconds()))
+}
+
+// arm sets the timer for a state. States before the reply share the request's
+// limit, so one timer serves them; a stale tag is ignored by the machine.
+func (x *exchange) arm(ctx actor.Context, a request.Arm) {
+	d := time.Duration(x.left()) * time.Millisecond
+	if a.Timeout == request.Linger {
+		d = linger
+	}
+	x.timer.Stop()
+	x.timer = x.s.Wheel.Send(ctx.Self(), &deadline{state: a.For}, d)
+}
+
+// reply answers the client, once.
+func (x *exchange) reply(m any) {
+	if x.answered {
+		return
+	}
+	x.answered = true
+	x.s.answer(x.plan.client, x.self, m)
+	if took := time.Since(x.started); took > slowRequest {
+		x.s.Log.Warn("slow request", "actor", x.self.GetId(), "took", took, "reply", replyName(m))
+	}
+}
+
+// fail answers a client that has no answer yet when the actor stops: also a
+// crash is an answer.
+func (x *exchange) fail(f *messages.Failure) {
+	x.timer.Stop()
+	x.reply(f)
+}
+
+func (x *exchange) end(ctx actor.Context) {
+	x.timer.Stop()
+	ctx.Stop(ctx.Self())
+}
+
+// context is the encoded context of a result, naming this node as the one to
+// send the next write to.
+func (x *exchange) context(rec version.Record) []byte {
+	c := rec.Context()
+	c.Coordinator = x.s.Self
+	return c.Encode(x.plan.key)
+}
+
+// replicate makes the message that hands a record to a replica.
+func (x *exchange) replicate(rec version.Record, sync bool) *messages.ReplicateRequest {
+	return &messages.ReplicateRequest{
+		Partition: uint32(x.plan.partition), Bucket: []byte(x.plan.key.Bucket), Key: []byte(x.plan.key.Name),
+		Record: version.Append(nil, rec), Sync: sync, Plan: x.plan.version, N: uint32(x.plan.params.N), TimeoutMs: x.left(),
+	}
+}
+
+func from(ctx actor.Context) dynamo.NodeID { return dynamo.NodeID(ctx.Sender().GetAddress()) }
+
+func target(m *link.Undelivered) dynamo.NodeID { return dynamo.NodeID(m.Target.GetAddress()) }
+
+// reason translates a replica's failure.
+func reason(f *messages.Failure) request.Reason {
+	switch f.GetCode() {
+	case messages.CodeOverloaded:
+		return request.Overloaded
+	case messages.CodeUnreachable, messages.CodeNotReady:
+		return request.Unreachable
+	case messages.CodeStorage:
+		return request.StorageFailed
+	case messages.CodeExpired:
+		return request.TimedOut
+	case messages.CodeStale:
+		return request.Stale
+	case messages.CodeInternal:
+		return request.Crashed
+	case messages.CodeUnsupported:
+		return request.Unsupported
+	}
+	return request.Declined
+}
+
+// undelivered translates what the link says of a message that it did not send.
+func undelivered(m *link.Undelivered) request.Reason {
+	switch m.Reason {
+	case link.Full:
+		return request.Overloaded
+	case link.Expired:
+		return request.TimedOut
+	}
+	return request.Unreachable
+}
+
+// unavailable is the answer when too few replicas did their part: for a write
+// that was attempted, that it may still appear.
+func unavailable(u request.Unavailable) *messages.Failure {
+	code := messages.CodeUnavailable
+	if u.Attempted {
+		code = messages.CodeUnknown
+	}
+	return &messages.Failure{
+		Code: code, Text: u.String(), Answered: uint32(u.Answered), Needed: uint32(u.Needed),
+		PrimariesAnswered: uint32(u.PrimariesAnswered), PrimariesNeeded: uint32(u.PrimariesNeeded),
+	}
+}
+
+// outdated is the answer when a replica knows a newer ring.
+func outdated(o request.Outdated) *messages.Failure {
+	return messages.Fail(messages.CodeStale, "%s knows a newer ring; try again with the same request id", o.Node)
+}
+
+func replyName(m any) string {
+	if f, ok := m.(*messages.Failure); ok {
+		return messages.CodeName(f.GetCode())
+	}
+	return "done"
+}

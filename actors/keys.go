@@ -1,0 +1,61 @@
+package actors
+
+import (
+	"bytes"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"github.com/dynactor/dynactor/dynamo"
+	"github.com/dynactor/dynactor/dynamo/vnode"
+	"github.com/dynactor/dynactor/messages"
+)
+
+const (
+	// maxKeysPage is how many keys a page of a listing has at most.
+	maxKeysPage = 1000
+	// maxKeysScanned is how many records one page may look at.
+	maxKeysScanned = 20_000
+)
+
+// keys answers with a page of the keys that this vnode holds, tombstones
+// included: whether a key has a value is for a read to say.
+func (v *vnodeActor) keys(m *messages.KeysRequest, sender *actor.PID) {
+	s, self, partition := v.s, v.self, v.partition
+	if !s.Readers.Submit(func() { s.listKeys(self, sender, partition, m) }) {
+		s.shed(sender, m)
+	}
+}
+
+// listKeys runs on a reader.
+func (s *Services) listKeys(vnodePID, sender *actor.PID, p dynamo.Partition, m *messages.KeysRequest) {
+	lower, upper := vnode.ObjectRange(p)
+	if c := m.GetCursor(); len(c) > 0 {
+		if !bytes.HasPrefix(c, lower) {
+			s.answer(sender, vnodePID, messages.Fail(messages.CodeInvalid, "the cursor is not one of partition %d", p))
+			return
+		}
+		lower = append(bytes.Clone(c), 0)
+	}
+	limit := maxKeysPage
+	if n := int(m.GetLimit()); n > 0 && n < limit {
+		limit = n
+	}
+	var reply messages.KeysReply
+	scanned := 0
+	err := s.Engine.Scan(lower, upper, func(storageKey, _ []byte) bool {
+		scanned++
+		if _, key, ok := vnode.ParseObjectKey(storageKey); ok && key.Bucket == string(m.GetBucket()) {
+			reply.Keys = append(reply.Keys, []byte(key.Name))
+		}
+		if len(reply.Keys) == limit || scanned == maxKeysScanned {
+			reply.Cursor = bytes.Clone(storageKey)
+			return false
+		}
+		return true
+	})
+	if err != nil {
+		s.answer(sender, vnodePID, messages.Fail(messages.CodeStorage, "list partition %d on %s: %v", p, s.Self, err))
+		return
+	}
+	s.answer(sender, vnodePID, &reply)
+}

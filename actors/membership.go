@@ -1,0 +1,252 @@
+package actors
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"github.com/dynactor/dynactor/actors/rt"
+	"github.com/dynactor/dynactor/dynamo"
+	"github.com/dynactor/dynactor/dynamo/founding"
+	"github.com/dynactor/dynactor/dynamo/member"
+	"github.com/dynactor/dynactor/messages"
+)
+
+// Founding is how a node takes part in founding a cluster, and what it needs
+// from outside for that. The functions that take done never block; they call
+// it from any goroutine, once.
+type Founding struct {
+	Config founding.Config
+	// ClusterName and Buckets are what this node founds with.
+	ClusterName string
+	Buckets     []member.Bucket
+	// Document is the persisted one; nil if the node has none.
+	Document *member.Document
+	// Peers are the nodes that are connected right now.
+	Peers func() []dynamo.NodeID
+	// Addresses are where members are, for clients.
+	Addresses func() []*messages.Address
+	// StoreDocument and StoreIntent make facts durable.
+	StoreDocument func(doc member.Document, done func(error))
+	StoreIntent   func(id founding.ClusterID, done func(error))
+	// Elect puts the id into the register outside, if there is one.
+	Elect func(id founding.ClusterID, done func(won bool, founder dynamo.NodeID, err error))
+}
+
+// foundingRound is the time between two rounds of questions.
+const foundingRound = 250 * time.Millisecond
+
+// membershipActor holds the cluster document. Before there is one it runs the
+// founding machine.
+type membershipActor struct {
+	s       *Services
+	machine *founding.Machine
+	// offers are documents of other nodes that name this one.
+	offers map[dynamo.NodeID]member.Document
+	note   string
+}
+
+// tick is the time for another round; stored and elected are the outcomes of
+// effects; failed carries what prevented one.
+type (
+	tick   struct{}
+	stored struct {
+		doc *member.Document // nil: the intent
+		err error
+	}
+	elected struct {
+		won     bool
+		founder dynamo.NodeID
+		err     error
+	}
+)
+
+func newMembership(s *Services) *actor.Props {
+	return actor.PropsFromProducer(func() actor.Actor { return &membershipActor{s: s} }, flat,
+		actor.WithMailbox(rt.NewMailbox(rt.MailboxOptions{
+			Shed: s.shed, Expired: s.expired, Failed: s.failed, TTL: messageTTL, Registry: s.Registry,
+		})))
+}
+
+// Receive translates messages.
+func (m *membershipActor) Receive(ctx actor.Context) {
+	switch msg := ctx.Message().(type) {
+	case *actor.Started:
+		m.start(ctx)
+	case *tick:
+		m.tick(ctx)
+	case *messages.IdentityRequest:
+		m.s.answer(ctx.Sender(), ctx.Self(), m.identity())
+	case *messages.IdentityReply:
+		m.heard(ctx, msg)
+	case *messages.RingRequest:
+		m.s.answer(ctx.Sender(), ctx.Self(), m.ring(msg))
+	case *stored:
+		m.stored(ctx, msg)
+	case *elected:
+		m.elected(ctx, msg)
+	}
+}
+
+func (m *membershipActor) start(ctx actor.Context) {
+	m.machine = founding.New(m.s.Founding.Config)
+	m.offers = map[dynamo.NodeID]member.Document{}
+	doc := m.s.Founding.Document
+	if now := m.s.Document(); now != nil {
+		doc = now // a restart of this actor
+	}
+	if doc != nil {
+		m.machine.Step(founding.Stored{})
+		m.enforce(ctx, *doc)
+		return
+	}
+	m.tick(ctx)
+}
+
+func (m *membershipActor) tick(ctx actor.Context) {
+	if m.machine.State() == founding.Done {
+		return
+	}
+	m.run(ctx, m.machine.Step(founding.Tick{}))
+	if note := m.machine.Note(); note != m.note {
+		m.note = note
+		m.s.foundingNote.Store(&note)
+		m.s.Log.Info("no cluster yet", slog.String("state", m.machine.State().String()), slog.String("why", note))
+	}
+	m.s.Wheel.Send(ctx.Self(), &tick{}, foundingRound)
+}
+
+// run carries out effects in order.
+func (m *membershipActor) run(ctx actor.Context, effects []founding.Effect) {
+	self, root, f := ctx.Self(), m.s.System.Root, m.s.Founding
+	for _, e := range effects {
+		switch e := e.(type) {
+		case founding.Ask:
+			for _, peer := range f.Peers() {
+				ctx.Request(on(peer, nameMembership), &messages.IdentityRequest{TimeoutMs: uint32(foundingRound.Milliseconds())})
+			}
+		case founding.StoreIntent:
+			f.StoreIntent(e.ID, func(err error) { root.Send(self, &stored{err: err}) })
+		case founding.Elect:
+			f.Elect(e.ID, func(won bool, founder dynamo.NodeID, err error) { root.Send(self, &elected{won, founder, err}) })
+		case founding.Found:
+			m.found(ctx, e)
+		case founding.Adopt:
+			m.store(ctx, m.offers[e.From])
+		}
+	}
+}
+
+// found makes the first version of the document.
+func (m *membershipActor) found(ctx actor.Context, e founding.Found) {
+	f := member.Founding{
+		ClusterID: member.ClusterID(e.ID), ClusterName: m.s.Founding.ClusterName,
+		Partitions: m.s.Founding.Config.Self.Partitions, Buckets: m.s.Founding.Buckets,
+	}
+	for _, c := range e.Members {
+		f.Members = append(f.Members, member.Member{
+			ID: c.ID, Zone: c.Zone, Capacity: c.Capacity, Store: c.Store, Start: c.Start, Address: c.Address,
+		})
+	}
+	doc, report, err := member.Found(f)
+	if err != nil {
+		panic(err) // the inputs were checked; the supervisor starts over
+	}
+	for _, w := range report.Warnings {
+		m.s.Log.Warn("the ring of the new cluster", slog.String("warning", w.Text))
+	}
+	m.store(ctx, doc)
+}
+
+// store makes a document durable before it comes into force.
+func (m *membershipActor) store(ctx actor.Context, doc member.Document) {
+	self, root := ctx.Self(), m.s.System.Root
+	m.s.Founding.StoreDocument(doc, func(err error) { root.Send(self, &stored{doc: &doc, err: err}) })
+}
+
+func (m *membershipActor) stored(ctx actor.Context, r *stored) {
+	switch {
+	case r.err != nil:
+		panic(r.err) // the store failed; the supervisor starts over
+	case r.doc == nil:
+		m.run(ctx, m.machine.Step(founding.IntentStored{}))
+	default:
+		m.run(ctx, m.machine.Step(founding.Stored{}))
+		m.s.Log.Info("in a cluster", slog.String("cluster", r.doc.String()), slog.String("id", r.doc.ClusterID.String()))
+		m.enforce(ctx, *r.doc)
+	}
+}
+
+func (m *membershipActor) elected(ctx actor.Context, r *elected) {
+	if r.err != nil {
+		m.run(ctx, m.machine.Step(founding.ElectionFailed{Reason: r.err.Error()}))
+		return
+	}
+	m.run(ctx, m.machine.Step(founding.Elected{Won: r.won, Founder: r.founder}))
+}
+
+// enforce brings a durable document into force on this node.
+func (m *membershipActor) enforce(ctx actor.Context, doc member.Document) {
+	m.offers = nil
+	m.s.document.Store(&doc)
+	m.s.OnDocument(doc)
+	ctx.Send(actor.NewPID(string(m.s.Self), nameVnodes), &document{doc: doc})
+}
+
+// identity says who this node is and what it knows.
+func (m *membershipActor) identity() *messages.IdentityReply {
+	self := m.s.Founding.Config.Self
+	out := &messages.IdentityReply{
+		Node: string(self.ID), Store: self.Store[:], Start: self.Start, Zone: self.Zone, Capacity: uint32(self.Capacity),
+		Address: self.Address, ClusterName: m.s.Founding.ClusterName, Founding: self.Founding, Partitions: uint32(self.Partitions),
+	}
+	if doc := m.s.Document(); doc != nil {
+		out.Document = messages.FromDocument(*doc)
+	}
+	return out
+}
+
+// heard translates another node's identity to an event.
+func (m *membershipActor) heard(ctx actor.Context, msg *messages.IdentityReply) {
+	if m.machine.State() == founding.Done {
+		return
+	}
+	who, doc, err := messages.ToIdentity(msg)
+	if err != nil || who.ID != from(ctx) {
+		m.s.Log.Warn("unusable identity", slog.String("from", string(from(ctx))), slog.Any("error", err))
+		return
+	}
+	known := founding.NoDocument
+	if doc != nil {
+		known = m.named(*doc)
+		m.offers[who.ID] = *doc
+	}
+	m.run(ctx, m.machine.Step(founding.Answer{From: who, Known: known}))
+}
+
+// named says what a document of another node means to this one.
+func (m *membershipActor) named(doc member.Document) founding.Known {
+	self := m.s.Founding.Config.Self
+	us, ok := doc.Member(self.ID)
+	switch {
+	case !ok:
+		return founding.NamesOthers
+	case us.Store != member.StoreID(self.Store):
+		return founding.NamesOurName
+	}
+	return founding.NamesUs
+}
+
+// ring answers a client's poll.
+func (m *membershipActor) ring(msg *messages.RingRequest) any {
+	doc := m.s.Document()
+	if doc == nil {
+		return messages.Fail(messages.CodeNotReady, "%s is not in a cluster yet", m.s.Self)
+	}
+	out := &messages.RingReply{Addresses: m.s.Founding.Addresses()}
+	if doc.Version > msg.GetVersion() {
+		out.Document = messages.FromDocument(*doc)
+	}
+	return out
+}

@@ -1,0 +1,63 @@
+package actors
+
+import (
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/dynactor/dynactor/dynamo"
+	"github.com/dynactor/dynactor/dynamo/ring"
+	"github.com/dynactor/dynactor/dynamo/vnode"
+)
+
+// Counters are what a node has done since it started. They only grow.
+type Counters struct {
+	// Gets, Puts: requests coordinated here, by outcome.
+	GetsFound, GetsNotFound, GetsFailed atomic.Uint64
+	PutsDone, PutsFailed                atomic.Uint64
+	// Forwards are writes passed on to a node of the preference list.
+	Forwards atomic.Uint64
+	// Shed: refused because a queue was full; Expired: dropped because their
+	// time was over.
+	Shed, Expired atomic.Uint64
+	// Repairs are replicas found stale by a read and sent the result.
+	Repairs atomic.Uint64
+	// Siblings are reads that saw more than one version; Crowded those that
+	// saw dynamo.WarnSiblings or more.
+	Siblings, Crowded atomic.Uint64
+	// Truncated are clock entries dropped (§ 4.4); NewEpochs are writes that
+	// began an epoch; Repeated are retries answered without writing.
+	Truncated, NewEpochs, Repeated atomic.Uint64
+	// Corrupt are stored values that failed their checksum.
+	Corrupt atomic.Uint64
+}
+
+func (c *Counters) coordinated(r vnode.Result) {
+	c.Truncated.Add(uint64(r.Truncated))
+	if r.NewEpoch {
+		c.NewEpochs.Add(1)
+	}
+	if r.Known {
+		c.Repeated.Add(1)
+	}
+}
+
+func (c *Counters) siblings(n int) {
+	if n > 1 {
+		c.Siblings.Add(1)
+	}
+	if n >= dynamo.WarnSiblings {
+		c.Crowded.Add(1)
+	}
+}
+
+// corrupt reports a stored value that cannot be read.
+func (s *Services) corrupt(p dynamo.Partition, storageKey []byte, err error) {
+	s.Counters.Corrupt.Add(1)
+	_, key, _ := vnode.ParseObjectKey(storageKey)
+	s.Log.Error("stored value is corrupt", slog.Uint64("partition", uint64(p)),
+		slog.String("position", ring.Hash(key).String()), slog.Any("error", err))
+}
+
+// slowRequest is from when on a request is logged.
+const slowRequest = 500 * time.Millisecond

@@ -1,0 +1,132 @@
+package actors
+
+import (
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/dynactor/dynactor/actors/rt"
+	"github.com/dynactor/dynactor/dynamo"
+	"github.com/dynactor/dynactor/dynamo/member"
+	"github.com/dynactor/dynactor/dynamo/ring"
+	"github.com/dynactor/dynactor/messages"
+	"github.com/dynactor/dynactor/storage"
+)
+
+// Services are what the actors of one node share. All of it is either
+// immutable, or safe for use from any goroutine.
+type Services struct {
+	Config
+	// Wheel runs the node's timers; Readers its reads of the store.
+	Wheel   *rt.Wheel
+	Readers *rt.Workers
+	// Registry lists the mailboxes for the console.
+	Registry *rt.Registry
+	Counters *Counters
+
+	document     atomic.Pointer[member.Document]
+	foundingNote atomic.Pointer[string]
+	vnodes       vnodeTable
+}
+
+// Config is what a node's actors need from outside.
+type Config struct {
+	// Self is this node's name.
+	Self dynamo.NodeID
+	// System runs the actors; its address is Self.
+	System *actor.ActorSystem
+	// Engine is the node's store.
+	Engine storage.Engine
+	// Reachable is this node's own opinion of who answers (§ 4.8.3).
+	Reachable ring.Reachable
+	// Now is the wall clock.
+	Now func() dynamo.Timestamp
+	// Log receives one event per line.
+	Log *slog.Logger
+	// MaxValue is the largest value that a client may write, in bytes.
+	MaxValue int
+	// MaxRequests is how many requests may be in flight before the node sheds.
+	MaxRequests int
+	// Timeout is how long a request may take if it does not say so itself.
+	Timeout time.Duration
+	// DigestAbove is the value size in bytes from which only one replica of a
+	// read sends the value and the others their clocks.
+	DigestAbove int
+	// ReaderCount is how many reads of the store run at once.
+	ReaderCount int
+	// OnDocument is called with each cluster document that comes into force.
+	OnDocument func(member.Document)
+	// Founding is how this node takes part in founding a cluster.
+	Founding Founding
+}
+
+// Document returns the cluster document in force, nil before there is one.
+func (s *Services) Document() *member.Document { return s.document.Load() }
+
+// position places a key in the hash space.
+func (s *Services) position(k dynamo.Key) [16]byte { return ring.Hash(k).Bytes() }
+
+// answer sends a message to whoever asked, on behalf of an actor. Nobody asked
+// for some; then nothing is sent.
+func (s *Services) answer(to, from *actor.PID, message any) {
+	if to == nil {
+		return
+	}
+	s.System.Root.RequestWithCustomSender(to, message, from)
+}
+
+// shed answers a message that a full mailbox did not take.
+func (s *Services) shed(sender *actor.PID, message any) {
+	s.Counters.Shed.Add(1)
+	f := messages.Fail(messages.CodeOverloaded, "%s is overloaded; try again", s.Self)
+	f.RetryAfterMs = 50
+	s.answerFailure(sender, message, f)
+}
+
+// expired answers a message whose time was over before its turn came.
+func (s *Services) expired(sender *actor.PID, message any) {
+	s.Counters.Expired.Add(1)
+	s.answerFailure(sender, message, messages.Fail(messages.CodeExpired, "waited too long in a queue of %s", s.Self))
+}
+
+// failed answers a message that was being handled when its actor panicked.
+func (s *Services) failed(sender *actor.PID, message any) {
+	s.answerFailure(sender, message, messages.Fail(messages.CodeInternal, "an actor of %s failed and restarts", s.Self))
+}
+
+// answerFailure answers requests only: a Failure that answers an answer could
+// bounce for ever.
+func (s *Services) answerFailure(sender *actor.PID, message any, f *messages.Failure) {
+	n, ok := messages.NumberOf(message)
+	info, known := messages.InfoOf(n)
+	_, local := message.(*coordinate)
+	if local || ok && known && info.Request {
+		s.answer(sender, actor.NewPID(string(s.Self), nameNode), f)
+	}
+}
+
+// messageSize weighs a message for the bounds of a mailbox.
+func messageSize(m any) int {
+	switch m := m.(type) {
+	case *coordinate:
+		return len(m.put.Value) + len(m.key.Name) + 64
+	case *messages.ReplicateRequest:
+		return len(m.GetRecord()) + len(m.GetKey()) + 64
+	case *messages.PutRequest:
+		return len(m.GetValue()) + len(m.GetContext()) + len(m.GetKey()) + 64
+	case proto.Message:
+		return 128
+	}
+	return 64
+}
+
+// messageTTL is how long a message may wait in a mailbox.
+func messageTTL(m any) time.Duration {
+	if t, ok := m.(messages.Timed); ok {
+		return time.Duration(t.GetTimeoutMs()) * time.Millisecond
+	}
+	return 0
+}

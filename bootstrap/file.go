@@ -1,0 +1,203 @@
+package bootstrap
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"gopkg.in/yaml.v3"
+
+	"github.com/dynactor/dynactor/dynamo"
+	"github.com/dynactor/dynactor/dynamo/bucket"
+	"github.com/dynactor/dynactor/dynamo/member"
+)
+
+// File is a configuration file that was read: settings under the names of the
+// flags, and the buckets to create when the cluster is founded.
+type File struct {
+	Path     string
+	Settings map[string]Setting
+	Buckets  []member.Bucket
+}
+
+// Setting is one value of a file.
+type Setting struct {
+	Values []string
+	Line   int
+}
+
+// settings are the names that a file may use, beside buckets.
+var settings = []string{
+	"name", "cluster", "listen", "advertise", "http", "data-dir", "seed", "consul", "found", "expect", "zone", "capacity",
+	"partitions", "max-value", "max-requests", "timeout", "cache-mb", "tls-cert", "tls-key", "tls-ca", "log-level", "log-format",
+}
+
+// ReadFile reads a YAML configuration file. What is wrong with it comes back
+// as one *Problems with every problem and its line.
+func ReadFile(path string) (File, error) {
+	f := File{Path: path, Settings: map[string]Setting{}}
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return f, fmt.Errorf("configuration file: %w", err)
+	}
+	var doc yaml.Node
+	if err := yaml.Unmarshal(raw, &doc); err != nil {
+		return f, &Problems{File: path, List: syntaxProblems(err)}
+	}
+	if len(doc.Content) == 0 {
+		return f, nil
+	}
+	r := fileReader{file: &f}
+	r.read(doc.Content[0])
+	if len(r.problems) > 0 {
+		return f, &Problems{File: path, List: r.problems}
+	}
+	return f, nil
+}
+
+// syntaxProblems takes the line out of the parser's own message.
+func syntaxProblems(err error) []Problem {
+	text := strings.TrimPrefix(err.Error(), "yaml: ")
+	p := Problem{Text: text}
+	if _, scanErr := fmt.Sscanf(text, "line %d: ", &p.Line); scanErr == nil {
+		_, p.Text, _ = strings.Cut(text, ": ")
+	}
+	return []Problem{p}
+}
+
+// fileReader collects settings and problems of one file.
+type fileReader struct {
+	file     *File
+	problems []Problem
+}
+
+func (r *fileReader) bad(n *yaml.Node, setting, format string, args ...any) {
+	r.problems = append(r.problems, Problem{Setting: setting, Line: n.Line, Text: fmt.Sprintf(format, args...)})
+}
+
+func (r *fileReader) read(root *yaml.Node) {
+	if root.Kind != yaml.MappingNode {
+		r.bad(root, "", "the file is not a list of settings (name: value)")
+		return
+	}
+	for i := 0; i+1 < len(root.Content); i += 2 {
+		key, value := root.Content[i], root.Content[i+1]
+		name := strings.ReplaceAll(key.Value, "_", "-")
+		_, twice := r.file.Settings[name]
+		switch {
+		case name == "buckets":
+			r.buckets(value)
+		case !slices.Contains(settings, name):
+			r.bad(key, key.Value, "unknown setting; known are %s and buckets", strings.Join(settings, ", "))
+		case twice:
+			r.bad(key, name, "set twice, first in line %d", r.file.Settings[name].Line)
+		default:
+			r.setting(name, value)
+		}
+	}
+}
+
+func (r *fileReader) setting(name string, value *yaml.Node) {
+	s := Setting{Line: value.Line}
+	switch value.Kind {
+	case yaml.ScalarNode:
+		s.Values = []string{value.Value}
+	case yaml.SequenceNode:
+		if name != "seed" {
+			r.bad(value, name, "takes one value, not a list")
+			return
+		}
+		for _, item := range value.Content {
+			s.Values = append(s.Values, item.Value)
+		}
+	default:
+		r.bad(value, name, "takes a value, not a group of settings")
+		return
+	}
+	r.file.Settings[name] = s
+}
+
+// bucketSpec is a bucket as the file writes it.
+type bucketSpec struct {
+	Name       string `yaml:"name"`
+	N          *int   `yaml:"n"`
+	R          *int   `yaml:"r"`
+	W          *int   `yaml:"w"`
+	PR         *int   `yaml:"pr"`
+	PW         *int   `yaml:"pw"`
+	Durability string `yaml:"durability"`
+	Conflicts  string `yaml:"conflicts"`
+	TTL        string `yaml:"ttl"`
+}
+
+func (r *fileReader) buckets(list *yaml.Node) {
+	if list.Kind != yaml.SequenceNode {
+		r.bad(list, "buckets", "takes a list of buckets")
+		return
+	}
+	for _, item := range list.Content {
+		if err := knownFields(item); err != nil {
+			r.bad(item, "buckets", "%v", err)
+			continue
+		}
+		var spec bucketSpec
+		if err := item.Decode(&spec); err != nil {
+			r.bad(item, "buckets", "%s", strings.Join(strings.Fields(err.Error()), " "))
+			continue
+		}
+		b, err := spec.bucket()
+		if err != nil {
+			r.bad(item, "buckets", "%q: %v", spec.Name, err)
+			continue
+		}
+		r.file.Buckets = append(r.file.Buckets, b)
+	}
+}
+
+// knownFields refuses misspelt properties, which decoding would pass over.
+func knownFields(item *yaml.Node) error {
+	if item.Kind != yaml.MappingNode {
+		return errors.New("a bucket is a group of properties, beginning with name")
+	}
+	known := []string{"name", "n", "r", "w", "pr", "pw", "durability", "conflicts", "ttl"}
+	for i := 0; i < len(item.Content); i += 2 {
+		if name := item.Content[i].Value; !slices.Contains(known, name) {
+			return fmt.Errorf("line %d: unknown property %q; known are %s", item.Content[i].Line, name, strings.Join(known, ", "))
+		}
+	}
+	return nil
+}
+
+// bucket fills in the defaults and checks.
+func (s bucketSpec) bucket() (member.Bucket, error) {
+	p := bucket.Default()
+	set := func(field *int, value *int) {
+		if value != nil {
+			*field = *value
+		}
+	}
+	set(&p.Quorum.N, s.N)
+	set(&p.Quorum.R, s.R)
+	set(&p.Quorum.W, s.W)
+	set(&p.Quorum.PR, s.PR)
+	set(&p.Quorum.PW, s.PW)
+	var errs []error
+	if s.Durability != "" {
+		d, err := dynamo.ParseDurability(s.Durability)
+		p.Durability, errs = d, append(errs, err)
+	}
+	if s.Conflicts != "" {
+		c, err := dynamo.ParseConflicts(s.Conflicts)
+		p.Conflicts, errs = c, append(errs, err)
+	}
+	if s.TTL != "" {
+		d, err := time.ParseDuration(s.TTL)
+		p.TTL, errs = d, append(errs, err)
+	}
+	b := member.Bucket{Name: s.Name, Properties: p}
+	errs = append(errs, b.Validate())
+	return b, errors.Join(errs...)
+}

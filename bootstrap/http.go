@@ -1,0 +1,97 @@
+package bootstrap
+
+import (
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/dynactor/dynactor/actors"
+	"github.com/dynactor/dynactor/actors/link"
+	"github.com/dynactor/dynactor/storage"
+)
+
+// status is what /healthz and /readyz answer.
+type status struct {
+	Node    string `json:"node"`
+	Cluster string `json:"cluster"`
+	// ClusterID is empty before the node is in a cluster.
+	ClusterID string        `json:"cluster_id,omitempty"`
+	Version   uint64        `json:"document_version,omitempty"`
+	Health    actors.Health `json:"health"`
+	Storage   storageStatus `json:"storage"`
+	Peers     []peerStatus  `json:"peers"`
+}
+
+type storageStatus struct {
+	Engine    string `json:"engine"`
+	DiskBytes uint64 `json:"disk_bytes"`
+	Failed    string `json:"failed,omitempty"`
+}
+
+type peerStatus struct {
+	Node    string `json:"node,omitempty"`
+	Role    string `json:"role"`
+	Address string `json:"address"`
+	State   string `json:"state"`
+	Error   string `json:"error,omitempty"`
+}
+
+// serveHTTP answers /healthz (the process lives and its store works) and
+// /readyz (it serves requests): 200, or 503 with the reason.
+func (n *Node) serveHTTP(l net.Listener) *http.Server {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		s := n.status()
+		n.writeStatus(w, s, s.Storage.Failed == "")
+	})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		s := n.status()
+		n.writeStatus(w, s, s.Health.Ready && s.Storage.Failed == "")
+	})
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
+	n.wg.Go(func() {
+		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			n.log.Error("http stopped", slog.Any("error", err))
+		}
+	})
+	return server
+}
+
+func (n *Node) writeStatus(w http.ResponseWriter, s status, ok bool) {
+	w.Header().Set("Content-Type", "application/json")
+	if !ok {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+	if err := json.NewEncoder(w).Encode(s); err != nil {
+		n.log.Debug("http client went away", slog.Any("error", err))
+	}
+}
+
+func (n *Node) status() status {
+	s := status{
+		Node: n.config.Name, Cluster: n.config.Cluster, Health: n.actors.Health(), Storage: storageOf(n.engine), Peers: []peerStatus{},
+	}
+	if doc := n.document.Load(); doc != nil {
+		s.ClusterID, s.Version = doc.ClusterID.String(), doc.Version
+	}
+	for _, p := range n.links.Peers() {
+		s.Peers = append(s.Peers, peerOf(p))
+	}
+	return s
+}
+
+func storageOf(e storage.Engine) storageStatus {
+	stats := e.Stats()
+	out := storageStatus{Engine: stats.Engine, DiskBytes: stats.DiskBytes}
+	if stats.Failed != nil {
+		out.Failed = stats.Failed.Error()
+	}
+	return out
+}
+
+func peerOf(p link.PeerStatus) peerStatus {
+	return peerStatus{Node: p.ID, Role: p.Role.String(), Address: p.Address, State: p.State.String(), Error: p.LastError}
+}

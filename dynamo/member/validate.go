@@ -1,0 +1,132 @@
+package member
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/dynactor/dynactor/dynamo"
+	"github.com/dynactor/dynactor/dynamo/quorum"
+	"github.com/dynactor/dynactor/dynamo/ring"
+)
+
+// Validate reports every problem at once, joined; nil when there is none. A
+// document from the disk or from another node is checked before it is believed.
+func (d Document) Validate() error {
+	var problems []error
+	add := func(sentinel error, format string, args ...any) {
+		problems = append(problems, fmt.Errorf("%w: %w", sentinel, fmt.Errorf(format, args...)))
+	}
+	if d.ClusterID.IsZero() {
+		add(ErrCluster, "the id is missing")
+	}
+	if err := CheckClusterName(d.ClusterName); err != nil {
+		problems = append(problems, err)
+	}
+	if d.Version == 0 {
+		add(ErrVersion, "0")
+	}
+	if d.Depth < quorum.MaxN || d.Depth > ring.MaxDepth {
+		add(ErrDepth, "%d, allowed are %d to %d", d.Depth, quorum.MaxN, ring.MaxDepth)
+	}
+	d.checkMembers(add)
+	d.checkRings(add)
+	d.checkBuckets(add)
+	return errors.Join(problems...)
+}
+
+// CheckClusterName reports whether a cluster may have the name: 1 to
+// MaxClusterName of a-z A-Z 0-9 . _ -
+func CheckClusterName(name string) error {
+	if len(name) > MaxClusterName {
+		return fmt.Errorf("%w: the name has %d bytes, at most %d", ErrCluster, len(name), MaxClusterName)
+	}
+	// The same letters as in a node's name, for both stand in paths and flags.
+	if err := dynamo.NodeID(name).Validate(); err != nil {
+		return fmt.Errorf("%w: the name %q must be 1 to %d letters, digits and . _ -", ErrCluster, name, MaxClusterName)
+	}
+	return nil
+}
+
+type addFunc func(sentinel error, format string, args ...any)
+
+func (d Document) checkMembers(add addFunc) {
+	if n := len(d.Members); n == 0 || n > MaxMembers {
+		add(ErrMember, "%d members, allowed are 1 to %d", n, MaxMembers)
+	}
+	stores := make(map[StoreID]dynamo.NodeID, len(d.Members))
+	for i, m := range d.Members {
+		if err := m.ID.Validate(); err != nil {
+			add(ErrMember, "%w", err)
+		}
+		if i > 0 && d.Members[i-1].ID >= m.ID {
+			add(ErrMember, "%q follows %q, ids must ascend", m.ID, d.Members[i-1].ID)
+		}
+		if m.Capacity < 1 || m.Capacity > ring.MaxCapacity {
+			add(ErrMember, "%q has capacity %d, allowed are 1 to %d", m.ID, m.Capacity, ring.MaxCapacity)
+		}
+		if m.Status > Gone {
+			add(ErrMember, "%q has status %v", m.ID, m.Status)
+		}
+		if len(m.Zone) > dynamo.MaxNodeName || len(m.Address) > MaxAddress {
+			add(ErrMember, "%q has a zone or an address that is too long", m.ID)
+		}
+		if m.Store.IsZero() {
+			add(ErrMember, "%q has no store id", m.ID)
+		} else if other, taken := stores[m.Store]; taken {
+			add(ErrMember, "%q and %q have one store id", other, m.ID)
+		}
+		stores[m.Store] = m.ID
+	}
+}
+
+func (d Document) checkRings(add addFunc) {
+	if d.Settled.Empty() {
+		add(ErrRing, "there is no settled ring")
+		return
+	}
+	d.checkRing("settled", d.Settled, add)
+	if d.Next == nil {
+		return
+	}
+	d.checkRing("next", *d.Next, add)
+	if d.Next.Partitions() != d.Settled.Partitions() || d.Next.Version() <= d.Settled.Version() {
+		add(ErrRing, "next has %d partitions and version %d, settled %d and %d",
+			d.Next.Partitions(), d.Next.Version(), d.Settled.Partitions(), d.Settled.Version())
+	}
+}
+
+func (d Document) checkRing(which string, r ring.Ring, add addFunc) {
+	if r.Depth() > d.Depth {
+		add(ErrRing, "%s has lists of %d, the depth is %d", which, r.Depth(), d.Depth)
+	}
+	for _, n := range r.Nodes() {
+		if m, ok := d.Member(n); !ok || m.Status == Gone {
+			add(ErrRing, "%s names %q, which is no member", which, n)
+		}
+	}
+}
+
+func (d Document) checkBuckets(add addFunc) {
+	if len(d.Buckets) > MaxBuckets {
+		add(ErrBucket, "%d buckets, at most %d", len(d.Buckets), MaxBuckets)
+	}
+	for i, b := range d.Buckets {
+		if i > 0 && d.Buckets[i-1].Name >= b.Name {
+			add(ErrBucket, "%q follows %q, names must ascend", b.Name, d.Buckets[i-1].Name)
+		}
+		if err := b.Validate(); err != nil {
+			add(ErrBucket, "%w", err)
+		}
+	}
+}
+
+// Validate reports what is wrong with a bucket's name and properties.
+func (b Bucket) Validate() error {
+	if n := len(b.Name); n == 0 || n > dynamo.MaxBucket {
+		return fmt.Errorf("a name of %d bytes, allowed are 1 to %d", n, dynamo.MaxBucket)
+	}
+	if err := b.Properties.Validate(); err != nil {
+		return fmt.Errorf("%q: %w", b.Name, err)
+	}
+	return nil
+}
