@@ -180,7 +180,7 @@ func (r Record) Descends(o Record) bool {
 		return false
 	}
 	for _, v := range r.Versions {
-		if o.Clock.Covers(v.Dot) && !o.has(v.Dot) {
+		if o.Clock.Covers(v.Dot) && !o.Has(v.Dot) {
 			return false
 		}
 	}
@@ -195,7 +195,8 @@ func (r Record) SameCausal(o Record) bool {
 	})
 }
 
-func (r Record) has(d clock.Dot) bool {
+// Has reports whether the record holds the version d.
+func (r Record) Has(d clock.Dot) bool {
 	_, ok := slices.BinarySearchFunc(r.Versions, d, func(v Version, d clock.Dot) int { return v.Dot.Compare(d) })
 	return ok
 }

@@ -90,12 +90,12 @@ func TestMergeLosesNothing(t *testing.T) {
 		a, b := pick(t, h, "a"), pick(t, h, "b")
 		m := Merge(a, b)
 		for _, v := range a.Versions {
-			if !m.has(v.Dot) && (!b.Clock.Covers(v.Dot) || b.has(v.Dot)) {
+			if !m.Has(v.Dot) && (!b.Clock.Covers(v.Dot) || b.Has(v.Dot)) {
 				t.Fatalf("%v is gone though the other side had not superseded it", v.Dot)
 			}
 		}
 		for _, v := range m.Versions {
-			if !a.has(v.Dot) && !b.has(v.Dot) {
+			if !a.Has(v.Dot) && !b.Has(v.Dot) {
 				t.Fatalf("%v came from nowhere", v.Dot)
 			}
 		}

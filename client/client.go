@@ -1,0 +1,246 @@
+package client
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"github.com/dynactor/dynactor/actors/link"
+	"github.com/dynactor/dynactor/actors/rt"
+	"github.com/dynactor/dynactor/messages"
+)
+
+// noAddress is the address of an actor system that talks to nobody.
+const noAddress = "nonhost"
+
+// Client is a client of one cluster, safe for use by many goroutines. Close it
+// when it is not needed any more.
+type Client struct {
+	config  Config
+	id      string
+	log     *slog.Logger
+	system  *actor.ActorSystem
+	own     bool // the system was made here
+	links   *link.Links
+	routes  *routes
+	pending *pending
+	front   *actor.PID
+	refresh chan struct{}
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup
+	closing sync.Once
+}
+
+// New starts a client. It connects in the background: requests wait for the
+// first node within their own time.
+func New(config Config) (*Client, error) {
+	if err := config.Validate(); err != nil {
+		return nil, err
+	}
+	var suffix [8]byte
+	rand.Read(suffix[:]) // never fails: crypto/rand ends the process instead
+	c := &Client{
+		config: config, id: "client-" + hex.EncodeToString(suffix[:]), log: config.Logger, routes: newRoutes(),
+		refresh: make(chan struct{}, 1),
+	}
+	if c.log == nil {
+		c.log = slog.New(slog.DiscardHandler)
+	}
+	if err := c.start(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *Client) start() error {
+	c.system = c.config.System
+	switch {
+	case c.system == nil:
+		c.own, c.system = true, rt.NewSystem(c.id, c.config.Logger)
+	case c.system.Address() == noAddress:
+		c.system.ProcessRegistry.Address = c.id
+	default:
+		return fmt.Errorf("client: the actor system has the address %q of its own; leave System nil", c.system.Address())
+	}
+	lc := link.Default()
+	lc.NodeID, lc.Role, lc.ClusterName, lc.TLS, lc.Logger = c.id, messages.RoleClient, c.config.Cluster, c.config.TLS, c.log
+	lc.Start = uint64(time.Now().UnixNano())
+	lc.Observer = link.Observer{
+		Up: func(p link.Peer) { c.routes.setUp(p.ID, true) },
+		Down: func(p link.Peer, why error) {
+			c.routes.setUp(p.ID, false)
+			c.pending.lost(p.ID, why)
+		},
+	}
+	c.pending = newPending(c.system, "client/requests")
+	var err error
+	if c.links, err = link.New(c.system, lc); err != nil {
+		return err
+	}
+	if err := c.links.Start(); err != nil {
+		return err
+	}
+	for _, n := range c.config.Nodes {
+		if err := c.links.Connect(n); err != nil {
+			return errors.Join(err, c.Close())
+		}
+	}
+	c.front, err = c.system.Root.SpawnNamed(actor.PropsFromProducer(func() actor.Actor { return &front{client: c} }), "client/front")
+	if err != nil {
+		return errors.Join(err, c.Close())
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	c.cancel = cancel
+	c.wg.Go(func() { c.pollRing(ctx) })
+	return nil
+}
+
+// PID is the actor that takes Get, Put and Delete as messages.
+func (c *Client) PID() *actor.PID { return c.front }
+
+// Close ends the client. Requests under way fail with ErrClosed. The
+// application's own actor system goes on.
+func (c *Client) Close() error {
+	var err error
+	c.closing.Do(func() {
+		if c.cancel != nil {
+			c.cancel()
+		}
+		c.pending.close()
+		if c.front != nil {
+			c.system.Root.Stop(c.front)
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		err = c.links.Stop(ctx)
+		c.wg.Wait()
+		c.system.ProcessRegistry.Remove(c.pending.pid)
+		if c.own {
+			c.system.Shutdown()
+		}
+	})
+	return err
+}
+
+// Nodes lists the nodes that are connected.
+func (c *Client) Nodes() []string {
+	var out []string
+	for _, p := range c.links.Peers() {
+		if p.ID != "" && p.Up() {
+			out = append(out, p.ID)
+		}
+	}
+	return out
+}
+
+// Ready waits until the client knows the ring, or ctx ends; then the error
+// says what keeps it.
+func (c *Client) Ready(ctx context.Context) error {
+	for c.routes.version() == 0 {
+		node, changed := c.routes.any()
+		if node == "" {
+			select {
+			case <-changed:
+				continue
+			case <-ctx.Done():
+				return &Error{Kind: ErrUnavailable, Text: c.unreachable()}
+			}
+		}
+		if err := c.fetchRing(ctx, node); err != nil {
+			select {
+			case <-time.After(ringRetry):
+			case <-ctx.Done():
+				return &Error{Kind: ErrUnavailable, Text: fmt.Sprintf("%s does not serve: %v", node, err)}
+			}
+		}
+	}
+	return nil
+}
+
+// ringRetry is the pause before a node that knows no ring yet is asked again.
+const ringRetry = 100 * time.Millisecond
+
+// unreachable tells why no node is connected.
+func (c *Client) unreachable() string {
+	text := "no node could be reached"
+	for _, p := range c.links.Peers() {
+		if p.LastError != "" {
+			text += fmt.Sprintf("; %s: %s", p.Address, p.LastError)
+		}
+	}
+	return text
+}
+
+// pollRing asks for the ring at once, then at each interval, and when told.
+func (c *Client) pollRing(ctx context.Context) {
+	if err := c.Ready(ctx); err != nil {
+		return // the client was closed
+	}
+	ticker := time.NewTicker(c.config.RingInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+		case <-c.refresh:
+		case <-ctx.Done():
+			return
+		}
+		if node, _ := c.routes.any(); node != "" {
+			if err := c.fetchRing(ctx, node); err != nil && ctx.Err() == nil {
+				c.log.Debug("ring", slog.String("node", node), slog.Any("error", err))
+			}
+		}
+	}
+}
+
+// stale asks for the ring soon.
+func (c *Client) stale() {
+	select {
+	case c.refresh <- struct{}{}:
+	default:
+	}
+}
+
+func (c *Client) fetchRing(ctx context.Context, node string) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	reply, err := c.ask(ctx, node, messages.TargetMembership, &messages.RingRequest{
+		Version: c.routes.version(), TimeoutMs: 2000,
+	})
+	if err != nil {
+		return err
+	}
+	switch m := reply.message.(type) {
+	case *messages.RingReply:
+		return c.routes.learn(c.links, m)
+	case *messages.Failure:
+		return fromFailure(reply.node, m)
+	}
+	return &Error{Kind: ErrInternal, Node: reply.node, Text: fmt.Sprintf("unexpected answer %T", reply.message)}
+}
+
+// ask sends one message to an actor of a node and waits for the answer.
+func (c *Client) ask(ctx context.Context, node, name string, message any) (answered, error) {
+	a, self := c.pending.open(node)
+	if a == nil {
+		return answered{}, ErrClosed
+	}
+	c.system.Root.RequestWithCustomSender(actor.NewPID(node, name), message, self)
+	select {
+	case got := <-a.done:
+		if err, ok := got.message.(error); ok && errors.Is(err, ErrClosed) {
+			return got, ErrClosed
+		}
+		return got, nil
+	case <-ctx.Done():
+		c.pending.drop(self)
+		return answered{node: node}, ctx.Err()
+	}
+}

@@ -1,0 +1,151 @@
+package client
+
+import (
+	"math/rand/v2"
+	"slices"
+	"sync"
+
+	"github.com/dynactor/dynactor/actors/link"
+	"github.com/dynactor/dynactor/dynamo"
+	"github.com/dynactor/dynactor/dynamo/member"
+	"github.com/dynactor/dynactor/dynamo/version"
+	"github.com/dynactor/dynactor/messages"
+)
+
+// routes is what the client knows of the cluster: the document of the last
+// answer, and which nodes are connected.
+type routes struct {
+	mu       sync.RWMutex
+	document *member.Document
+	up       map[string]bool
+	// changed is closed and replaced whenever a node comes up.
+	changed chan struct{}
+}
+
+func newRoutes() *routes { return &routes{up: map[string]bool{}, changed: make(chan struct{})} }
+
+func (r *routes) setUp(node string, up bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if up {
+		r.up[node] = true
+		close(r.changed)
+		r.changed = make(chan struct{})
+		return
+	}
+	delete(r.up, node)
+}
+
+func (r *routes) set(doc member.Document) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.document == nil || doc.Version > r.document.Version {
+		r.document = &doc
+	}
+}
+
+func (r *routes) version() uint64 {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if r.document == nil {
+		return 0
+	}
+	return r.document.Version
+}
+
+// any returns some connected node, or a channel that is closed when one comes
+// up.
+func (r *routes) any() (string, <-chan struct{}) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	nodes := make([]string, 0, len(r.up))
+	for n := range r.up {
+		nodes = append(nodes, n)
+	}
+	if len(nodes) == 0 {
+		return "", r.changed
+	}
+	slices.Sort(nodes)
+	return nodes[rand.N(len(nodes))], nil
+}
+
+// order lists the connected nodes to send a request to, best first: the one
+// that the context names, the primaries in the order of the preference list,
+// then the others, which pass the request on. The first primary comes first
+// for all clients, so a key's writes have one coordinator as long as it is up,
+// and its clock stays short.
+func (r *routes) order(key dynamo.Key, c version.Context) []string {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	var out []string
+	add := func(node string) {
+		if r.up[node] && !slices.Contains(out, node) {
+			out = append(out, node)
+		}
+	}
+	if r.document != nil {
+		props, _ := r.document.Bucket(key.Bucket)
+		p := r.document.Settled.PartitionOf(key)
+		primaries := r.document.Settled.Primaries(p, props.Quorum.N)
+		if c.Coordinator != "" && slices.Contains(primaries, c.Coordinator) {
+			add(string(c.Coordinator))
+		}
+		for _, n := range primaries {
+			add(string(n))
+		}
+	}
+	rest := make([]string, 0, len(r.up))
+	for n := range r.up {
+		rest = append(rest, n)
+	}
+	slices.Sort(rest)
+	rand.Shuffle(len(rest), func(i, j int) { rest[i], rest[j] = rest[j], rest[i] })
+	for _, n := range rest {
+		add(n)
+	}
+	return out
+}
+
+// partition returns where a bucket's partition lies.
+func (r *routes) primaries(p dynamo.Partition, bucket string) (nodes []string, params int) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if r.document == nil {
+		return nil, 0
+	}
+	props, _ := r.document.Bucket(bucket)
+	for _, n := range r.document.Settled.Primaries(p, props.Quorum.N) {
+		nodes = append(nodes, string(n))
+	}
+	return nodes, props.Quorum.N - props.Quorum.W + 1
+}
+
+func (r *routes) partitions() int {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if r.document == nil {
+		return 0
+	}
+	return r.document.Settled.Partitions()
+}
+
+// learn takes the answer to a ring request, and dials members that were not
+// known.
+func (r *routes) learn(links *link.Links, m *messages.RingReply) error {
+	if m.GetDocument() != nil {
+		doc, err := messages.ToDocument(m.GetDocument())
+		if err != nil {
+			return err
+		}
+		r.set(doc)
+	}
+	for _, a := range m.GetAddresses() {
+		if a.GetAddress() == "" {
+			continue
+		}
+		if err := links.SetPeer(a.GetNode(), a.GetAddress()); err != nil {
+			return err
+		}
+	}
+	return nil
+}

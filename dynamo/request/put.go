@@ -1,0 +1,241 @@
+package request
+
+import (
+	"slices"
+
+	"github.com/dynactor/dynactor/dynamo"
+	"github.com/dynactor/dynactor/dynamo/quorum"
+)
+
+// PutConfig is the plan of one put. A delete is a put of a tombstone.
+type PutConfig struct {
+	Key       dynamo.Key
+	Partition dynamo.Partition
+	// Params are the bucket's numbers with the request's own; N, W and PW count.
+	Params quorum.Params
+	// Durability says which confirmations mean that a disk has the write.
+	Durability dynamo.Durability
+	// Candidates are where to write, best first, on distinct nodes: the first N
+	// at once, each further one when one of them fails (ring.Candidates).
+	Candidates []dynamo.Replica
+	// Local is the node that runs this machine; it is one of the first N.
+	Local dynamo.NodeID
+}
+
+// Put coordinates one write. It is made by NewPut, and belongs to one
+// goroutine.
+type Put struct {
+	cfg    PutConfig
+	state  State
+	places places
+	// prepared is what the local vnode made.
+	prepared Prepared
+	effects  []Effect
+}
+
+// NewPut plans a write. It fails with ErrParams on impossible numbers and with
+// ErrNotOnList when this node may not coordinate the key: then the request is
+// to be passed on to one that may.
+func NewPut(cfg PutConfig) (*Put, error) {
+	if err := checkParams(cfg.Params); err != nil {
+		return nil, err
+	}
+	p := &Put{cfg: cfg, places: newPlaces(cfg.Candidates, cfg.Params.W, cfg.Params.PW)}
+	first := p.places.list[:min(cfg.Params.N, len(p.places.list))]
+	if !slices.ContainsFunc(first, func(x place) bool { return x.replica.Node == cfg.Local }) {
+		return nil, ErrNotOnList
+	}
+	return p, nil
+}
+
+// State says what the write awaits.
+func (p *Put) State() State { return p.state }
+
+// Describe is the write's state for the console.
+func (p *Put) Describe() Description { return p.places.describe(p.state, p.cfg.Key) }
+
+// Start begins the write (§ 4.5, step 1): the local vnode is to make the dot.
+// When too few candidates are known the write is not attempted. The effects are
+// valid until the next call of Step.
+func (p *Put) Start() []Effect {
+	if p.state != Ready {
+		return nil
+	}
+	if p.places.tally.State() == quorum.Lost {
+		return p.finish(p.places.shortfall(false))
+	}
+	p.state = AwaitingDot
+	x := p.places.find(p.cfg.Local)
+	x.stage, x.sync = asked, p.cfg.Durability != dynamo.DurabilityNone
+	p.emit(Coordinate{x.replica, x.sync})
+	p.emit(Arm{AwaitingDot, UntilRequestEnds})
+	return p.effects
+}
+
+// Step advances the write by one event and returns what to do, in order. The
+// time is not needed; the argument is there so that both machines are run
+// alike. The effects are valid until the next call of Step.
+func (p *Put) Step(_ dynamo.Timestamp, e Event) []Effect {
+	clear(p.effects)
+	p.effects = p.effects[:0]
+	switch p.state {
+	case AwaitingDot:
+		return p.awaitDot(e)
+	case AwaitingQuorum:
+		return p.awaitQuorum(e)
+	case AwaitingStragglers:
+		return p.awaitStragglers(e)
+	}
+	return nil // Done: late confirmations change nothing
+}
+
+// awaitDot waits for the local vnode. Until it prepared the write nothing was
+// sent to anybody, so a failure means that nothing was attempted, unless the
+// vnode fell silent or crashed.
+func (p *Put) awaitDot(e Event) []Effect {
+	switch e := e.(type) {
+	case Prepared:
+		p.prepared = e
+		return p.replicate()
+	case Durable:
+		// The commit's end may overtake the word that it began.
+		if e.From == p.cfg.Local {
+			p.confirm(e.From)
+		}
+		return nil
+	case Refused:
+		return p.finish(Unattempted{Err: e.Err, Earlier: e.Unknown})
+	case Fail:
+		if e.From != p.cfg.Local || !p.places.fail(p.places.find(e.From), e.Reason) {
+			return nil
+		}
+		switch e.Reason {
+		case TimedOut, Crashed:
+			return p.finish(Unknown{})
+		case Stale:
+			return p.finish(Outdated{Node: e.From})
+		}
+		return p.finish(p.places.shortfall(false))
+	case Deadline:
+		if e.For == AwaitingDot {
+			return p.finish(Unknown{})
+		}
+	}
+	return nil
+}
+
+// replicate sends the record to the other N - 1 replicas, while the local
+// vnode makes it durable.
+func (p *Put) replicate() []Effect {
+	p.state = AwaitingQuorum
+	for i := range min(p.cfg.Params.N, len(p.places.list)) {
+		if p.places.list[i].replica.Node != p.cfg.Local {
+			p.send(p.places.take(nil), p.cfg.Durability == dynamo.DurabilityAll)
+		}
+	}
+	p.emit(Arm{AwaitingQuorum, UntilRequestEnds})
+	return p.judge()
+}
+
+// awaitQuorum waits for W confirmations, PW of them from primaries. A replica
+// that fails is replaced by the next candidate, which keeps a hint (§ 4.6).
+func (p *Put) awaitQuorum(e Event) []Effect {
+	switch e := e.(type) {
+	case Durable:
+		if !p.confirm(e.From) {
+			return nil
+		}
+	case Fail:
+		x := p.places.find(e.From)
+		if !p.places.fail(x, e.Reason) {
+			return nil
+		}
+		if e.Reason == Stale {
+			return p.finish(Outdated{Node: e.From, Attempted: true})
+		}
+		if y := p.places.take(x); y != nil {
+			// With durability one the disk that failed is to be made up for.
+			p.send(y, x.sync)
+		}
+	case Deadline:
+		if e.For != AwaitingQuorum {
+			return nil
+		}
+		p.places.giveUp()
+	default:
+		return nil
+	}
+	return p.judge()
+}
+
+// awaitStragglers counts late confirmations until none is awaited.
+func (p *Put) awaitStragglers(e Event) []Effect {
+	switch e := e.(type) {
+	case Durable:
+		p.confirm(e.From)
+	case Fail:
+		p.places.fail(p.places.find(e.From), e.Reason)
+	case Deadline:
+		if e.For == AwaitingStragglers {
+			return p.stop()
+		}
+		return nil
+	default:
+		return nil
+	}
+	if p.places.pending() == 0 {
+		return p.stop()
+	}
+	return nil
+}
+
+// confirm counts a confirmation and reports whether it is news. One that comes
+// after its node was given up counts too: the write is there.
+func (p *Put) confirm(node dynamo.NodeID) bool {
+	x := p.places.find(node)
+	if x == nil || x.stage != asked && x.stage != failed {
+		return false
+	}
+	x.stage, x.reason = answered, NoReason
+	p.places.tally.Answer(node)
+	return true
+}
+
+// judge replies when the quorum is met, or can no longer be. What was written
+// stays written: it is never rolled back.
+func (p *Put) judge() []Effect {
+	switch p.places.tally.State() {
+	case quorum.Met:
+		p.emit(Reply{Written{
+			Record: p.prepared.Record, Dot: p.prepared.Dot,
+			Replicas: p.places.tally.Answered(), Known: p.prepared.Known,
+		}})
+		if p.places.pending() == 0 {
+			return p.stop()
+		}
+		p.state = AwaitingStragglers
+		p.emit(Arm{AwaitingStragglers, Linger})
+	case quorum.Lost:
+		return p.finish(p.places.shortfall(true))
+	}
+	return p.effects
+}
+
+func (p *Put) send(x *place, sync bool) {
+	x.sync = sync
+	p.emit(Replicate{x.replica, p.prepared.Record, sync})
+}
+
+// finish replies and ends.
+func (p *Put) finish(r Result) []Effect {
+	p.emit(Reply{r})
+	return p.stop()
+}
+
+func (p *Put) stop() []Effect {
+	p.state = Done
+	p.emit(Stop{})
+	return p.effects
+}
+
+func (p *Put) emit(e Effect) { p.effects = append(p.effects, e) }

@@ -1,0 +1,286 @@
+package request
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/dynactor/dynactor/dynamo"
+)
+
+var errRefused = errors.New("refused")
+
+// What the local vnode does with a write.
+const (
+	vnodeWrites    = iota // prepares, then the commit ends
+	vnodeOvertakes        // the word of the commit's end overtakes the other
+	vnodeFails            // prepares, then the commit fails
+	vnodeRefuses          // writes nothing
+	vnodeForgets          // does not know what became of an earlier attempt
+	vnodeCrashes          // falls over before it said anything
+	vnodeOverloaded
+	vnodeWays
+)
+
+// script returns the local events in the order in which they come.
+func script(way int, local dynamo.NodeID) []Event {
+	prepared := Prepared{Record: record("a1 | a1=v"), Dot: dot('a', 1)}
+	switch way {
+	case vnodeWrites:
+		return []Event{prepared, Durable{local}}
+	case vnodeOvertakes:
+		return []Event{Durable{local}, prepared}
+	case vnodeFails:
+		return []Event{prepared, Fail{From: local, Reason: StorageFailed}}
+	case vnodeRefuses:
+		return []Event{Refused{Err: errRefused}}
+	case vnodeForgets:
+		return []Event{Refused{Err: errRefused, Unknown: true}}
+	case vnodeCrashes:
+		return []Event{Fail{From: local, Reason: Crashed}}
+	}
+	return []Event{Fail{From: local, Reason: Overloaded}}
+}
+
+// TestPutEveryOrder writes to three places and two spares, and holds every
+// order of what can happen against an oracle, as TestGetEveryOrder does.
+func TestPutEveryOrder(t *testing.T) {
+	orders := 0
+	for _, layout := range []string{"a b c d> e>", "a b d>c e> f>"} {
+		for w := 1; w <= 3; w++ {
+			for _, pw := range []int{0, 1, 3} {
+				for way := range vnodeWays {
+					for fails := range 16 {
+						d := dynamo.Durability((fails + w) % 3)
+						local := replicas(layout)[(way+fails)%3].Node
+						cfg := PutConfig{Params: params(3, 1, w, 0, pw), Durability: d, Candidates: replicas(layout), Local: local}
+						orders += permute(func(choose func(int) int) {
+							newPutRun(t, cfg, way, fails, fails%2 == 0).run(choose)
+						})
+					}
+				}
+			}
+		}
+	}
+	t.Logf("%d orders", orders)
+	if orders < 25_000 {
+		t.Errorf("only %d orders were tried", orders)
+	}
+}
+
+// putRun is one order: the machine, and what the oracle knows.
+type putRun struct {
+	t     *testing.T
+	put   *Put
+	cfg   PutConfig
+	local []Event // still to come from the local vnode
+	fails int     // bit i: candidate i fails
+	twice bool
+	// sent is who was sent the record, heard whose answer came, durable and
+	// failed what it was.
+	// synced is who was told to sync, hints who stands in for whom.
+	sent, heard, durable, failed, synced map[dynamo.NodeID]bool
+	hints                                map[dynamo.NodeID]dynamo.NodeID
+	prepared, late                       bool
+	armed                                State
+	replied                              Result
+	stopped                              bool
+	trace                                []Event
+}
+
+func newPutRun(t *testing.T, cfg PutConfig, way, fails int, twice bool) *putRun {
+	p, err := NewPut(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := func() map[dynamo.NodeID]bool { return make(map[dynamo.NodeID]bool, 5) }
+	return &putRun{
+		t: t, put: p, cfg: cfg, local: script(way, cfg.Local), fails: fails, twice: twice,
+		sent: set(), heard: set(), durable: set(), failed: set(), synced: set(), hints: make(map[dynamo.NodeID]dynamo.NodeID, 5),
+	}
+}
+
+func (x *putRun) fatalf(format string, args ...any) {
+	x.t.Helper()
+	x.t.Fatalf("%v %v local %s %v: %s\nafter %+v", x.cfg.Params, x.cfg.Durability, x.cfg.Local, x.cfg.Candidates,
+		fmt.Sprintf(format, args...), x.trace)
+}
+
+func (x *putRun) run(choose func(int) int) {
+	x.absorb(x.put.Start())
+	for !x.stopped {
+		var open []Event
+		if len(x.local) > 0 {
+			open = append(open, x.local[0])
+		}
+		for i, c := range x.cfg.Candidates {
+			switch {
+			case !x.sent[c.Node] || x.heard[c.Node]:
+			case x.fails&(1<<i) != 0:
+				open = append(open, Fail{From: c.Node, Reason: Overloaded})
+			default:
+				open = append(open, Durable{c.Node})
+			}
+		}
+		e := Event(Deadline{For: x.armed})
+		if i := choose(len(open) + 1); i < len(open) {
+			e = open[i]
+			if i == 0 && len(x.local) > 0 {
+				x.local = x.local[1:]
+			}
+		}
+		x.step(e)
+	}
+	for _, e := range []Event{Durable{"a"}, Fail{From: "b"}, Deadline{AwaitingQuorum}, Deadline{AwaitingDot}, Prepared{}, Refused{}} {
+		if late := x.put.Step(now, e); len(late) != 0 || x.put.State() != Done {
+			x.fatalf("%+v after the end caused %s", e, describeAll(late))
+		}
+	}
+}
+
+func (x *putRun) step(e Event) {
+	x.trace = append(x.trace, e)
+	switch e := e.(type) {
+	case Prepared:
+		x.prepared = true
+	case Durable:
+		x.heard[e.From], x.durable[e.From] = true, true
+	case Fail:
+		x.heard[e.From], x.failed[e.From] = true, true
+	case Deadline:
+		x.late = true
+	}
+	before := x.replied != nil
+	effects := x.put.Step(now, e)
+	x.absorb(effects)
+	if !before {
+		x.checkReply(e)
+		x.checkReplaced(e, effects)
+	}
+	if x.twice && !x.stopped {
+		if again := x.put.Step(now, e); len(again) != 0 {
+			x.fatalf("the same event again caused %s", describeAll(again))
+		}
+	}
+}
+
+func (x *putRun) absorb(effects []Effect) {
+	for _, e := range effects {
+		if x.stopped {
+			x.fatalf("%s after stop", describe(e))
+		}
+		switch e := e.(type) {
+		case Coordinate:
+			if want := x.cfg.Durability != dynamo.DurabilityNone; e.Replica.Node != x.cfg.Local || e.Sync != want {
+				x.fatalf("%s", describe(e))
+			}
+			x.synced[e.Replica.Node] = e.Sync
+		case Replicate:
+			if !x.prepared || x.sent[e.Replica.Node] || e.Replica.Node == x.cfg.Local || x.replied != nil {
+				x.fatalf("%s must not be sent now", describe(e))
+			}
+			x.sent[e.Replica.Node], x.hints[e.Replica.Node] = true, e.Replica.For
+			x.synced[e.Replica.Node] = e.Sync
+			if x.cfg.Durability == dynamo.DurabilityAll && !e.Sync || x.cfg.Durability == dynamo.DurabilityNone && e.Sync {
+				x.fatalf("%s with durability %v", describe(e), x.cfg.Durability)
+			}
+		case Reply:
+			if x.replied != nil {
+				x.fatalf("second reply %s", showResult(e.Result))
+			}
+			x.replied = e.Result
+		case Arm:
+			x.armed = e.For
+			x.late = false
+		case Stop:
+			x.stopped = true
+		default:
+			x.fatalf("unexpected effect %T", e)
+		}
+	}
+}
+
+// checkReply holds the reply, or its absence, against what was heard so far.
+func (x *putRun) checkReply(e Event) {
+	needed, pw := max(x.cfg.Params.W, x.cfg.Params.PW), x.cfg.Params.PW
+	confirmed, primaries, open, openPrimaries := 0, 0, 0, 0
+	for _, c := range x.cfg.Candidates {
+		primary := map[bool]int{true: 1}[c.Role == dynamo.Primary]
+		switch {
+		case x.durable[c.Node]:
+			confirmed, primaries = confirmed+1, primaries+primary
+		case !x.failed[c.Node] && !x.late:
+			open, openPrimaries = open+1, openPrimaries+primary
+		}
+	}
+	want := ""
+	switch _, crashed := e.(Fail); {
+	case !x.prepared:
+		want = x.wantUnprepared(e, crashed)
+	case confirmed >= needed && primaries >= pw:
+		want = fmt.Sprintf("written by %d: a1 | a1=v", confirmed)
+	case confirmed+open < needed || primaries+openPrimaries < pw || x.late:
+		u, ok := x.replied.(Unavailable)
+		if !ok || !u.Attempted || u.Certainty() != Uncertain || u.Answered != confirmed || u.PrimariesAnswered != primaries {
+			x.fatalf("replied %v, want unavailable with %d confirmations", x.replied, confirmed)
+		}
+		return
+	}
+	got := ""
+	if x.replied != nil {
+		got = showResult(x.replied)
+	}
+	if got != want {
+		x.fatalf("replied %q, want %q", got, want)
+	}
+}
+
+// wantUnprepared says what is to be replied before the vnode prepared.
+func (x *putRun) wantUnprepared(e Event, failed bool) string {
+	if x.late {
+		return "unknown"
+	}
+	if r, ok := e.(Refused); ok {
+		return map[bool]string{false: "not attempted: refused", true: "unknown: refused"}[r.Unknown]
+	}
+	if f, ok := e.(Fail); ok && f.Reason == Crashed {
+		return "unknown"
+	}
+	if failed {
+		if u, ok := x.replied.(Unavailable); ok && u.Certainty() == NotAttempted {
+			return showResult(x.replied)
+		}
+		return "unavailable, not attempted"
+	}
+	return ""
+}
+
+// checkReplaced: as long as the quorum is open, a failed replica is made up for
+// by the next candidate, which names it in its hint.
+func (x *putRun) checkReplaced(e Event, effects []Effect) {
+	f, ok := e.(Fail)
+	if !ok || !x.prepared || x.replied != nil {
+		return
+	}
+	i := slices.IndexFunc(effects, func(e Effect) bool { _, ok := e.(Replicate); return ok })
+	if len(x.sent)+1 < len(x.cfg.Candidates) && i < 0 {
+		x.fatalf("%s was not replaced", f.From)
+	}
+	if i < 0 {
+		return
+	}
+	want := f.From
+	if forWhom := x.hints[f.From]; forWhom != "" {
+		want = forWhom
+	} else if c := x.cfg.Candidates[slices.IndexFunc(x.cfg.Candidates, func(c dynamo.Replica) bool { return c.Node == f.From })]; c.For != "" {
+		want = c.For
+	}
+	sent := effects[i].(Replicate)
+	if sent.Replica.For != want || sent.Replica.Role != dynamo.Fallback {
+		x.fatalf("%s stands in for %q, want %q", sent.Replica.Node, sent.Replica.For, want)
+	}
+	if sent.Sync != x.synced[f.From] {
+		x.fatalf("%s takes over from %s, which was to sync: %v", describe(sent), f.From, x.synced[f.From])
+	}
+}
