@@ -40,6 +40,7 @@ var imports = map[string]rule{
 	"dynamo/ring":      {pure: true, ours: []string{"dynamo"}, libraries: []string{"github.com/zeebo/xxh3"}},
 	"dynamo/member":    {pure: true, ours: []string{"dynamo", "dynamo/bucket", "dynamo/quorum", "dynamo/ring"}},
 	"dynamo/request":   {pure: true, ours: []string{"dynamo", "dynamo/clock", "dynamo/version", "dynamo/quorum", "dynamo/ring"}},
+	"dynamo/founding":  {pure: true, ours: []string{"dynamo"}},
 	"dynamo/sim":       {pure: true, ours: []string{"dynamo"}, libraries: []string{"math/rand/v2"}},
 	"messages":         {ours: []string{"dynamo"}, libraries: []string{"google.golang.org/protobuf"}},
 	"storage":          {},
@@ -67,6 +68,7 @@ var imports = map[string]rule{
 			"google.golang.org/protobuf",
 		},
 	},
+	"bootstrap/clustertest": {ours: []string{"bootstrap", "client", "dynamo", "storage"}},
 	"client": {
 		ours:      []string{"messages", "actors/link", "actors/rt", "dynamo"},
 		libraries: []string{"github.com/asynkron/protoactor-go", "google.golang.org/protobuf"},

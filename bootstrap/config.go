@@ -207,8 +207,8 @@ func (c Config) checkTLS(bad func(string, string, ...any)) {
 	}
 }
 
-// withLines adds to each problem the line of the file that said the setting.
-func withLines(err error, f File) error {
+// WithLines adds to each problem of an error of Validate the line of the file that said the setting.
+func WithLines(err error, f File) error {
 	var p *Problems
 	if !errors.As(err, &p) {
 		return err

@@ -24,8 +24,9 @@ func TestRequestAndReply(t *testing.T) {
 	if seen.Load() != 1 {
 		t.Errorf("vnode saw %d requests", seen.Load())
 	}
+	eventually(t, "counted", func() bool { s, _ := a.links.Peer("b"); return s.Sent == 1 })
 	s, _ := a.links.Peer("b")
-	if s.Sent != 1 || s.Received != 1 || s.Connects != 1 || !s.Dialled || s.Role != messages.RoleNode || s.FoundingOnly {
+	if s.QueuedMessages != 0 || s.QueuedBytes != 0 || s.Received != 1 || s.Connects != 1 || !s.Dialled || s.Role != messages.RoleNode || s.FoundingOnly {
 		t.Errorf("status is %+v", s)
 	}
 	eventually(t, "round trip measured", func() bool { s, _ := a.links.Peer("b"); return s.RTT > 0 })

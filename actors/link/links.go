@@ -20,6 +20,9 @@ import (
 // recentRefusals is how many refusals are kept for the console.
 const recentRefusals = 32
 
+// maxLogLines is how many refusals a second reach the log.
+const maxLogLines = 10
+
 // maxStarts bounds the start numbers that are remembered.
 const maxStarts = 1 << 16
 
@@ -50,6 +53,8 @@ type Links struct {
 	greeting  int
 	recent    []Refusal
 	logged    map[string]bool // refusals told to the log
+	logSecond int64           // the second of the last log line
+	logLines  int             // log lines in that second
 }
 
 // New checks the configuration and registers the resolver: from here on a
@@ -314,6 +319,25 @@ func (l *Links) noteStart(h *Hello) {
 	l.mu.Unlock()
 }
 
+// worthLogging reports whether a refusal is new, and bounds the lines a second,
+// since strangers choose what is refused. The lock is held.
+func (l *Links) worthLogging(key string) bool {
+	if l.logged[key] {
+		return false
+	}
+	if second := l.now() / int64(time.Second); second != l.logSecond {
+		l.logSecond, l.logLines = second, 0
+	}
+	if l.logLines++; l.logLines > maxLogLines {
+		return false
+	}
+	if len(l.logged) > 1024 {
+		clear(l.logged)
+	}
+	l.logged[key] = true
+	return true
+}
+
 // refused tells of a refusal by either end. The log gets each kind of refusal
 // once per peer, since an attempt is repeated for ever.
 func (l *Links) refused(r *Refusal) {
@@ -329,13 +353,9 @@ func (l *Links) refused(r *Refusal) {
 	if over := len(l.recent) - recentRefusals; over > 0 {
 		l.recent = append([]Refusal(nil), l.recent[over:]...)
 	}
-	again := l.logged[key]
-	if len(l.logged) > 1024 {
-		clear(l.logged)
-	}
-	l.logged[key] = true
+	worth := l.worthLogging(key)
 	l.mu.Unlock()
-	if !again {
+	if worth {
 		l.logger.Warn("link refused", "peer", r.Peer, "address", r.Address, "by_us", r.Ours, "code", r.Code.String(), "text", r.Text)
 	}
 	if o := l.outlet(r.Peer); o != nil {

@@ -101,7 +101,11 @@ func (r *root) peer(ctx actor.Context, id string) *child {
 	}
 	o := &outlet{id: id}
 	r.links.outlets.Store(id, o)
-	return r.spawn(ctx, id, func() actor.Actor { return newPeer(r.links, o) })
+	c := r.spawn(ctx, id, func() actor.Actor { return newPeer(r.links, o) })
+	if c == nil {
+		r.links.outlets.CompareAndDelete(id, o)
+	}
+	return c
 }
 
 func (r *root) spawn(ctx actor.Context, name string, producer actor.Producer) *child {

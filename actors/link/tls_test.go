@@ -108,8 +108,8 @@ func TestTLSBetweenNodesAndClients(t *testing.T) {
 	}
 	in := app.inbox("client/1", 10)
 	eventually(t, "client up", func() bool { return app.bothUp("b") })
-	in.send(vnode, &messages.KeysRequest{Limit: 1})
-	t.Cleanup(func() { t.Logf("%+v\n%+v\n%v", b.links.Totals(), b.links.Peers(), app.links.Peers()) })
+	// A PID remembers the process behind it: one object per system.
+	in.send(b.pid("vnode/1"), &messages.KeysRequest{Limit: 1})
 	next[*messages.KeysReply](t, in)
 }
 

@@ -244,7 +244,7 @@ func TestCrash(t *testing.T) {
 	for _, percent := range []int{0, 50, 100} {
 		t.Run(fmt.Sprint("unsynced=", percent), func(t *testing.T) {
 			t.Parallel()
-			for _, seed := range crashSeeds(t, 6) {
+			for _, seed := range crashSeeds(t, 4) {
 				playCrashes(t, seed, percent)
 			}
 		})

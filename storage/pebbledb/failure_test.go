@@ -111,7 +111,7 @@ func TestFailStop(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			for _, seed := range crashSeeds(t, 5) {
+			for _, seed := range crashSeeds(t, 3) {
 				breakDisk(t, seed, match)
 			}
 		})

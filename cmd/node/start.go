@@ -1,0 +1,146 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/dynactor/dynactor/bootstrap"
+)
+
+// startCmd is node start. Names are those of the environment and of the
+// configuration file.
+type startCmd struct {
+	Name        string        `help:"This node's name in its cluster: letters, digits and . _ -"`
+	Cluster     string        `help:"The cluster's name." default:"dynactor"`
+	Listen      string        `help:"Where nodes and clients connect, HOST:PORT." default:"127.0.0.1:7800"`
+	Advertise   string        `help:"Address that others reach this node under, if not that of --listen."`
+	HTTP        string        `name:"http" help:"Where /healthz and /readyz are served, HOST:PORT; not at all if empty."`
+	DataDir     string        `help:"Folder for this node's data; it belongs to one node of one cluster." type:"path"`
+	Seed        []string      `help:"Address of another node, HOST:PORT; repeatable."`
+	Consul      string        `help:"Address of the local Consul agent; takes the place of --seed."`
+	Found       bool          `help:"Found the cluster together with the other nodes if there is none yet."`
+	Expect      int           `help:"How many nodes found the cluster (default: this one and the seeds; with Consul 3)."`
+	Zone        string        `help:"Group of nodes that fail together; replicas go to distinct zones."`
+	Capacity    int           `help:"Weight of this node against the others." default:"1"`
+	Partitions  int           `help:"Number of partitions, a power of two, fixed when the cluster is founded." default:"64"`
+	MaxValue    int           `help:"Largest value in bytes." default:"1048576"`
+	MaxRequests int           `help:"Requests in flight before this node answers overloaded." default:"4096"`
+	Timeout     time.Duration `help:"Time for a request that sets none." default:"5s"`
+	CacheMB     int           `name:"cache-mb" help:"Size of the block cache in MiB." default:"64"`
+	TLSCert     string        `name:"tls-cert" help:"Certificate of this node (PEM)." type:"path"`
+	TLSKey      string        `name:"tls-key" help:"Key of the certificate (PEM)." type:"path"`
+	TLSCA       string        `name:"tls-ca" help:"Authority that signs nodes (PEM)." type:"path"`
+	LogLevel    string        `help:"debug, info, warn or error." default:"info"`
+	LogFormat   string        `help:"text or json." default:"text"`
+	Config      string        `help:"YAML file with the same settings, and buckets to create at the founding." type:"path"`
+}
+
+// config puts flags, environment and file together.
+func (c *startCmd) config() (bootstrap.Config, bootstrap.File, error) {
+	out := bootstrap.Config{
+		Name: c.Name, Cluster: c.Cluster, Listen: c.Listen, Advertise: c.Advertise, HTTP: c.HTTP, DataDir: c.DataDir,
+		Seeds: c.Seed, Consul: c.Consul, Found: c.Found, Expect: c.Expect, Zone: c.Zone, Capacity: c.Capacity,
+		Partitions: c.Partitions, MaxValue: c.MaxValue, MaxRequests: c.MaxRequests, Timeout: c.Timeout, CacheMB: c.CacheMB,
+		TLSCert: c.TLSCert, TLSKey: c.TLSKey, TLSCA: c.TLSCA, LogLevel: c.LogLevel, LogFormat: c.LogFormat,
+	}
+	var file bootstrap.File
+	if c.Config != "" {
+		var err error
+		if file, err = bootstrap.ReadFile(c.Config); err != nil {
+			return out, file, err
+		}
+		out.Buckets = file.Buckets
+	}
+	return out, file, bootstrap.WithLines(out.Validate(), file)
+}
+
+// Run runs the node until it is told to stop, or cannot go on.
+func (c *startCmd) Run(ctx context.Context, s *streams) error {
+	config, _, err := c.config()
+	if err != nil {
+		return err
+	}
+	n, err := bootstrap.Start(config, bootstrap.Options{LogTo: s.err})
+	if err != nil {
+		return err
+	}
+	ready := make(chan error, 1)
+	waiting, giveUp := context.WithCancel(ctx)
+	defer giveUp()
+	go func() { ready <- n.WaitReady(waiting) }()
+	for {
+		select {
+		case err := <-ready:
+			if err == nil {
+				fmt.Fprintf(s.out, "ready: node %s of cluster %s on %s, %d partitions\n",
+					config.Name, config.Cluster, n.Addr(), n.Health().Partitions)
+			}
+			ready = nil
+		case <-ctx.Done():
+			return stop(n)
+		case err := <-n.Fatal():
+			return errors.Join(fmt.Errorf("the store failed, the node cannot go on: %w", err), stop(n))
+		}
+	}
+}
+
+// stop ends a node in order, within its time.
+func stop(n *bootstrap.Node) error {
+	ctx, cancel := context.WithTimeout(context.Background(), bootstrap.StopTimeout)
+	defer cancel()
+	if err := n.Stop(ctx); err != nil {
+		return fmt.Errorf("stop: %w", err)
+	}
+	return nil
+}
+
+// fileResolver lets the file named by --config answer for flags that neither
+// the command line nor the environment sets.
+func fileResolver(args []string) kong.Resolver {
+	path := configPath(args)
+	var file bootstrap.File
+	if path != "" {
+		// What is wrong with the file is reported by startCmd.config.
+		if f, err := bootstrap.ReadFile(path); err == nil {
+			file = f
+		}
+	}
+	return kong.ResolverFunc(func(_ *kong.Context, parent *kong.Path, flag *kong.Flag) (any, error) {
+		if parent.Command == nil || parent.Command.Name != "start" {
+			return nil, nil
+		}
+		for _, env := range flag.Envs {
+			if _, ok := os.LookupEnv(env); ok {
+				return nil, nil
+			}
+		}
+		s, ok := file.Settings[flag.Name]
+		if !ok {
+			return nil, nil
+		}
+		return strings.Join(s.Values, ","), nil
+	})
+}
+
+// configPath finds the value of --config before the flags are parsed.
+func configPath(args []string) string {
+	if !slices.Contains(args, "start") {
+		return ""
+	}
+	for i, a := range args {
+		if v, ok := strings.CutPrefix(a, "--config="); ok {
+			return v
+		}
+		if a == "--config" && i+1 < len(args) {
+			return args[i+1]
+		}
+	}
+	return os.Getenv("DYNACTOR_CONFIG")
+}
