@@ -106,8 +106,9 @@ func (r *routes) order(key dynamo.Key, c version.Context) []string {
 	return out
 }
 
-// partition returns where a bucket's partition lies.
-func (r *routes) primaries(p dynamo.Partition, bucket string) (nodes []string, params int) {
+// primaries lists the replicas of a partition, and how many of them hold every
+// acknowledged write of the bucket between them (N - W + 1).
+func (r *routes) primaries(p dynamo.Partition, bucket string) (nodes []string, needed int) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	if r.document == nil {

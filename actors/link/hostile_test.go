@@ -305,7 +305,7 @@ func TestStoppedPeerLeavesMemoryFlat(t *testing.T) {
 	}
 	eventually(t, "silence breaks it", func() bool { return !a.up("z") })
 	d, written := a.links.Totals().Dropped, to.sent.Load()
-	if d[Full] < sent/2 || d[Broken] == 0 {
+	if d[Full] < 1000 || d[Broken] == 0 {
 		t.Errorf("dropped %v", d)
 	}
 	// What was in the frame whose write failed is in doubt and not told.

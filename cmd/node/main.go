@@ -13,6 +13,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -23,6 +24,9 @@ import (
 
 // version is set by the build.
 var version = "dev"
+
+// gcPercent is GOGC unless the environment sets it.
+const gcPercent = 400
 
 // Exit statuses.
 const (
@@ -65,6 +69,12 @@ type streams struct {
 }
 
 func main() {
+	if _, set := os.LookupEnv("GOGC"); !set {
+		// The heap is small beside the store's own cache, which the collector
+		// does not manage: collecting less often costs little memory and saves
+		// up to a third of the CPU time.
+		debug.SetGCPercent(gcPercent)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := run(ctx, os.Args[1:], &streams{in: os.Stdin, out: os.Stdout, err: os.Stderr})
 	stop()

@@ -1,0 +1,105 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/dynactor/dynactor/dynamo"
+	"github.com/dynactor/dynactor/messages"
+)
+
+// pageSize is how many keys are asked for at once.
+const pageSize = 1000
+
+// Keys calls visit with every key of the bucket that some replica knows,
+// deleted ones among them, each once, until visit returns an error. For each
+// partition it asks so many replicas that at least one of them has each
+// acknowledged write (N - W + 1), so no write is missed. Keys come partition by
+// partition, in no useful order, and reflect no single moment.
+func (b *Bucket) Keys(ctx context.Context, visit func(key string) error) error {
+	if err := b.client.Ready(ctx); err != nil {
+		return err
+	}
+	for p := range b.client.routes.partitions() {
+		if err := b.partition(ctx, dynamo.Partition(p), visit); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// partition lists one partition's keys from enough replicas.
+func (b *Bucket) partition(ctx context.Context, p dynamo.Partition, visit func(string) error) error {
+	nodes, needed := b.client.routes.primaries(p, b.name)
+	seen := map[string]bool{}
+	var problems []error
+	for _, node := range nodes {
+		if needed == 0 {
+			return nil
+		}
+		// What a replica that then fails has listed is visited already; the
+		// next one adds the rest.
+		err := b.list(ctx, node, p, func(key string) error {
+			if seen[key] {
+				return nil
+			}
+			seen[key] = true
+			return visit(key)
+		})
+		var failed *Error
+		switch {
+		case err == nil:
+			needed--
+		case errors.As(err, &failed) && ctx.Err() == nil:
+			problems = append(problems, err)
+		default:
+			return err
+		}
+	}
+	if needed > 0 {
+		return &Error{Kind: ErrUnavailable, Text: fmt.Sprintf("listing partition %d needs %d more replicas: %v", p, needed, errors.Join(problems...))}
+	}
+	return nil
+}
+
+// list pages through what one vnode holds.
+func (b *Bucket) list(ctx context.Context, node string, p dynamo.Partition, visit func(string) error) error {
+	var cursor []byte
+	for {
+		page, err := b.page(ctx, node, p, cursor)
+		if err != nil {
+			return err
+		}
+		for _, k := range page.GetKeys() {
+			if err := visit(string(k)); err != nil {
+				return err
+			}
+		}
+		if cursor = page.GetCursor(); len(cursor) == 0 {
+			return nil
+		}
+	}
+}
+
+func (b *Bucket) page(ctx context.Context, node string, p dynamo.Partition, cursor []byte) (*messages.KeysReply, error) {
+	ctx, cancel := context.WithTimeout(ctx, b.client.config.Timeout)
+	defer cancel()
+	reply, err := b.client.ask(ctx, node, fmt.Sprintf("%s%d", messages.TargetVnode, p), &messages.KeysRequest{
+		Partition: uint32(p), Bucket: []byte(b.name), Cursor: cursor, Limit: pageSize,
+		TimeoutMs: uint32(b.client.config.Timeout.Milliseconds()),
+	})
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return nil, &Error{Kind: ErrUnavailable, Node: node, Text: "no answer in time"}
+	case err != nil:
+		return nil, err
+	}
+	switch m := reply.message.(type) {
+	case *messages.KeysReply:
+		return m, nil
+	case *messages.Failure:
+		return nil, fromFailure(reply.node, m)
+	}
+	return nil, &Error{Kind: ErrInternal, Node: reply.node, Text: fmt.Sprintf("unexpected answer %T", reply.message)}
+}

@@ -1,0 +1,143 @@
+// Package sim is a whole cluster in one goroutine: seeded, with a virtual
+// clock, a network that delays, loses, doubles, reorders and cuts, disks that
+// forget what was not made durable, and clients that retry. It runs the very
+// machines of the paper that real nodes run (packages ring, request, quorum,
+// version, vnode, member) behind a model of the shells around them, and checks
+// after each step what must never happen.
+//
+// Everything is drawn from the seed, so a failure replays from its number and
+// the same seed gives the same trace. Each seed draws a cluster, a subset of
+// the fault kinds and their rates ("swarm"): all faults at once would hide each
+// other.
+//
+// What is checked, by the id that a failure names:
+//
+//	I1   a dot names one write for all time
+//	I2   a vnode's own epochs and counters never go down, also over crashes
+//	I3   a version leaves a record only because a context that some client's
+//	     write carried covered it, and then stays away; the twins of one
+//	     request count as one
+//	I4   an acknowledged write is on W distinct nodes, as durably as asked
+//	I8   encoded records are canonical
+//	I11  a preference list names distinct nodes, primaries first
+//	I12  a request has no effect after its end, its deadline, or from an
+//	     earlier life of its node
+//	I13  queues and remembered requests are bounded
+//	I14  versions that a record holds side by side are concurrent
+//	I15  one request id makes one dot at one coordinator, and one live version
+//	R1   a get that met its quorum has seen every write acknowledged before it,
+//	     if R+W>N and no fault destroyed the copies it relies on
+//	F1   a write that failed for certain never appears
+//	L1   each request ends, and the cluster comes to rest
+//	L2   after the last fault every key can be read and written
+//	A1   after healing each acknowledged write is there, or covered by a context
+//	C1   after healing all replicas of a key are equal
+//
+// The promise of I4, A1 and R1 is conditional: it holds while fewer copies are
+// destroyed than were acknowledged. So the faults that destroy durable copies
+// keep to a budget, and the checks know what was destroyed.
+package sim
+
+import (
+	"fmt"
+	"time"
+)
+
+// Violation is the first invariant that a run broke.
+type Violation struct {
+	// Invariant is its id, as in the package comment.
+	Invariant string
+	// At is the virtual time since the start.
+	At time.Duration
+	// Facts say what was found.
+	Facts string
+}
+
+// String is one line.
+func (v Violation) String() string { return fmt.Sprintf("%s at %v: %s", v.Invariant, v.At, v.Facts) }
+
+// Result is what came of one seed.
+type Result struct {
+	Seed uint64
+	// Plan is a line with what was drawn from the seed.
+	Plan string
+	// Acked is how many writes were acknowledged to clients, Requests how many
+	// gets and puts they made in all.
+	Acked, Requests int
+	// Steps is the number of events that were run.
+	Steps uint64
+	// Hash is of all that happened, in order: equal for equal seeds.
+	Hash uint64
+	// Violation is nil when all invariants held. The run ends at the first.
+	Violation *Violation
+}
+
+// Run simulates the cluster of one seed. trace, when not nil, receives a line
+// for each thing that happens; it changes nothing.
+func Run(seed uint64, trace func(string)) Result {
+	return run(drawPlan(seed), sound, trace)
+}
+
+// run simulates a plan with a mutation.
+func run(p plan, m mutation, trace func(string)) Result {
+	c := newCluster(p, m, trace)
+	c.simulate()
+	return Result{
+		Seed: p.seed, Plan: p.String(), Acked: c.acked, Requests: c.requests, Steps: c.steps, Hash: c.hash, Violation: c.violation,
+	}
+}
+
+// mutation is a bug planted on purpose: tests show with it that the checks can
+// fail.
+type mutation uint8
+
+const (
+	// sound plants none.
+	sound mutation = iota
+	// ackEarly answers for the disk before the disk has it.
+	ackEarly
+	// ackBelowW replies when one confirmation is still missing.
+	ackBelowW
+	// countTwice counts one node's confirmation for another node too.
+	countTwice
+	// keepEpoch continues an old epoch for a key that was forgotten.
+	keepEpoch
+	// keepFloor does not raise the epoch floor after an unclean stop.
+	keepFloor
+	// keepCommit does not raise the epoch floor after a failed commit.
+	keepCommit
+	// forgetBar drops the mark that an epoch is barred.
+	forgetBar
+	// leaseLate uses a lease of epochs before it is durable.
+	leaseLate
+	// contextIgnored takes every write for a blind one.
+	contextIgnored
+	// contextEverything lets every write supersede all that is stored.
+	contextEverything
+	// dedupeOff does not recognise retries.
+	dedupeOff
+	// sendDelta replicates only the new version, with the whole clock.
+	sendDelta
+	// corruptAsNothing answers "not found" for a value that cannot be read.
+	corruptAsNothing
+	// repairHalf repairs with records whose long values were left out.
+	repairHalf
+	// failForCertain calls a failed sync a write that was not attempted.
+	failForCertain
+	// reuseNumbers starts request numbers at 1 in each life of a node.
+	reuseNumbers
+	// serveExpired carries out messages whose time is over.
+	serveExpired
+	// mergeByTime keeps the latest version only, at every merge.
+	mergeByTime
+	mutations
+)
+
+var mutationNames = [...]string{
+	"sound", "ackEarly", "ackBelowW", "countTwice", "keepEpoch", "keepFloor", "keepCommit", "forgetBar", "leaseLate",
+	"contextIgnored", "contextEverything", "dedupeOff", "sendDelta", "corruptAsNothing", "repairHalf", "failForCertain",
+	"reuseNumbers", "serveExpired", "mergeByTime",
+}
+
+// String is the mutation's name in test output.
+func (m mutation) String() string { return mutationNames[m] }
