@@ -25,6 +25,9 @@ type Founding struct {
 	Document *member.Document
 	// Peers are the nodes that are connected right now.
 	Peers func() []dynamo.NodeID
+	// Listed are the addresses of the nodes that the register outside lists, and
+	// why that cannot be relied on, if so; see founding.Tick.
+	Listed func() (addresses []string, problem string)
 	// Addresses are where members are, for clients.
 	Addresses func() []*messages.Address
 	// StoreDocument and StoreIntent make facts durable.
@@ -108,7 +111,11 @@ func (m *membershipActor) tick(ctx actor.Context) {
 	if m.machine.State() == founding.Done {
 		return
 	}
-	m.run(ctx, m.machine.Step(founding.Tick{}))
+	var round founding.Tick
+	if m.s.Founding.Listed != nil {
+		round.Listed, round.Problem = m.s.Founding.Listed()
+	}
+	m.run(ctx, m.machine.Step(round))
 	if note := m.machine.Note(); note != m.note {
 		m.note = note
 		m.s.foundingNote.Store(&note)
