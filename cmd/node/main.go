@@ -85,11 +85,8 @@ func main() {
 func run(ctx context.Context, args []string, s *streams) int {
 	var c cli
 	exit := -1
-	parser, err := kong.New(&c, kong.Name("node"), kong.Description(description), kong.DefaultEnvars("DYNACTOR"),
-		kong.Writers(s.out, s.err), kong.UsageOnError(), kong.Exit(func(code int) { exit = code }),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 110}),
-		kong.ExplicitGroups([]kong.Group{{Key: "node", Title: "Nodes:"}, {Key: "data", Title: "Data:"}, {Key: "tools", Title: "Tools:"}}),
-		kong.Resolvers(fileResolver(args)), kong.Bind(s), kong.BindTo(ctx, (*context.Context)(nil)))
+	parser, err := newParser(&c, args, func(code int) { exit = code }, kong.Writers(s.out, s.err), kong.Bind(s),
+		kong.BindTo(ctx, (*context.Context)(nil)))
 	if err != nil {
 		fmt.Fprintln(s.err, "node:", err)
 		return exitFailed
@@ -110,6 +107,15 @@ func run(ctx context.Context, args []string, s *streams) int {
 		return status(err)
 	}
 	return exitOK
+}
+
+// newParser makes the parser of command lines; exit is called instead of
+// ending the process after help was printed.
+func newParser(c *cli, args []string, exit func(int), more ...kong.Option) (*kong.Kong, error) {
+	return kong.New(c, append(more, kong.Name("node"), kong.Description(description), kong.DefaultEnvars("DYNACTOR"),
+		kong.Exit(exit), kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 110}),
+		kong.ExplicitGroups([]kong.Group{{Key: "node", Title: "Nodes:"}, {Key: "data", Title: "Data:"}, {Key: "tools", Title: "Tools:"}}),
+		kong.Resolvers(fileResolver(args)))...)
 }
 
 // usage prints what is wrong with a command line and how the command is used.
