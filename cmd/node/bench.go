@@ -64,7 +64,7 @@ func (c *benchCmd) Run(ctx context.Context, s *streams) error {
 		return errors.New("--clients, --value-size and --duration must be positive, --keys at least 2")
 	}
 	return c.one(func(cl *client.Client) error {
-		if err := cl.Ready(withTimeout(ctx, c.Timeout)); err != nil {
+		if err := c.ready(ctx, cl); err != nil {
 			return err
 		}
 		b := &bench{
@@ -77,13 +77,6 @@ func (c *benchCmd) Run(ctx context.Context, s *streams) error {
 		}
 		return b.run(ctx, s)
 	})
-}
-
-// withTimeout is a context for one call; it ends by itself.
-func withTimeout(ctx context.Context, d time.Duration) context.Context {
-	ctx, cancel := context.WithTimeout(ctx, d)
-	context.AfterFunc(ctx, cancel)
-	return ctx
 }
 
 // randomValue is incompressible printable bytes.

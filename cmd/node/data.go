@@ -44,6 +44,17 @@ func (c *connection) open() (*client.Client, error) {
 	return client.New(config)
 }
 
+// limit bounds each request of a command by --timeout.
+func (c *connection) limit() client.Option { return client.Timeout(c.Timeout) }
+
+// ready waits for the ring, so that a cluster that cannot be reached is one
+// error and not one for each request.
+func (c *connection) ready(ctx context.Context, cl *client.Client) error {
+	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
+	defer cancel()
+	return cl.Ready(ctx)
+}
+
 // one runs a function with a client of its own.
 func (c *connection) one(f func(*client.Client) error) error {
 	cl, err := c.open()
@@ -89,7 +100,7 @@ type getCmd struct {
 // Run reads a key.
 func (c *getCmd) Run(ctx context.Context, s *streams) error {
 	return c.one(func(cl *client.Client) error {
-		o, err := cl.Bucket(c.Bucket).Get(ctx, c.Key, client.R(c.R), client.PR(c.PR))
+		o, err := cl.Bucket(c.Bucket).Get(ctx, c.Key, client.R(c.R), client.PR(c.PR), c.limit())
 		if err != nil {
 			return err
 		}
@@ -216,7 +227,7 @@ func (c *putCmd) Run(ctx context.Context, s *streams) error {
 		return err
 	}
 	return c.one(func(cl *client.Client) error {
-		w, err := cl.Bucket(c.Bucket).Put(ctx, c.Key, value, append(opts, client.W(c.W), client.PW(c.PW))...)
+		w, err := cl.Bucket(c.Bucket).Put(ctx, c.Key, value, append(opts, client.W(c.W), client.PW(c.PW), c.limit())...)
 		if err != nil {
 			return err
 		}
@@ -265,7 +276,7 @@ func (c *deleteCmd) Run(ctx context.Context, s *streams) error {
 	return c.one(func(cl *client.Client) error {
 		b := cl.Bucket(c.Bucket)
 		if len(opts) == 0 {
-			o, err := b.Get(ctx, c.Key)
+			o, err := b.Get(ctx, c.Key, c.limit())
 			if err != nil {
 				return err
 			}
@@ -274,7 +285,7 @@ func (c *deleteCmd) Run(ctx context.Context, s *streams) error {
 			}
 			opts = append(opts, client.After(o.Context))
 		}
-		w, err := b.Delete(ctx, c.Key, append(opts, client.W(c.W), client.PW(c.PW))...)
+		w, err := b.Delete(ctx, c.Key, append(opts, client.W(c.W), client.PW(c.PW), c.limit())...)
 		if err != nil {
 			return err
 		}

@@ -38,7 +38,7 @@ func (c *exportCmd) Run(ctx context.Context, s *streams) error {
 		return errors.New("--in-flight must be at least 1")
 	}
 	return c.one(func(cl *client.Client) error {
-		if err := cl.Ready(withTimeout(ctx, c.Timeout)); err != nil {
+		if err := c.ready(ctx, cl); err != nil {
 			return err
 		}
 		e := &exporter{exportCmd: c, bucket: cl.Bucket(c.Bucket), out: bufio.NewWriterSize(s.out, 1<<16)}

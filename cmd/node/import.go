@@ -59,7 +59,7 @@ func (c *importCmd) Run(ctx context.Context, s *streams) error {
 	}
 	defer in.Close()
 	return c.one(func(cl *client.Client) error {
-		if err := cl.Ready(withTimeout(ctx, c.Timeout)); err != nil {
+		if err := c.ready(ctx, cl); err != nil {
 			return err
 		}
 		i := &importer{importCmd: c, bucket: cl.Bucket(c.Bucket), mark: newMark(c.markPath())}

@@ -21,7 +21,6 @@ import (
 // run it with this variable set.
 func TestMain(m *testing.M) {
 	if os.Getenv("DYNACTOR_TEST_BE_NODE") != "" {
-		os.Unsetenv("DYNACTOR_TEST_BE_NODE")
 		main()
 		return
 	}
@@ -166,7 +165,6 @@ func TestClearErrors(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			args := tc.args
 			if tc.code != exitUsage {
-				args = slices.Concat(at, args)
 				args = slices.Concat(tc.args[:1], at, tc.args[1:])
 			}
 			r := node(t, tc.in, args...)
