@@ -73,8 +73,9 @@ var imports = map[string]rule{
 		ours:      []string{"messages", "actors/link", "actors/rt", "dynamo"},
 		libraries: []string{"github.com/asynkron/protoactor-go", "google.golang.org/protobuf"},
 	},
+	"bench": {libraries: []string{"github.com/HdrHistogram/hdrhistogram-go"}},
 	"cmd": {
-		ours: []string{"bootstrap", "client", "messages", "dynamo"},
+		ours: []string{"bench", "bootstrap", "client", "messages", "dynamo"},
 		libraries: []string{
 			"github.com/alecthomas/kong", "github.com/alecthomas/kong-yaml", "github.com/HdrHistogram/hdrhistogram-go",
 			"github.com/vbauerster/mpb", "golang.org/x/term", "golang.org/x/sys", "github.com/willabides/kongplete",

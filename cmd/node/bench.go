@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 
+	"github.com/dynactor/dynactor/bench"
 	"github.com/dynactor/dynactor/client"
 )
 
@@ -34,17 +34,12 @@ type benchCmd struct {
 	JSON      bool          `name:"json" help:"Print the result as JSON."`
 }
 
-// Latencies are recorded in microseconds, up to a minute, with three digits.
-func newHistogram() *hdrhistogram.Histogram {
-	return hdrhistogram.New(1, int64(time.Minute/time.Microsecond), 3)
-}
-
-// bench is a run.
-type bench struct {
+// benchRun is a run.
+type benchRun struct {
 	*benchCmd
 	bucket *client.Bucket
 	value  []byte
-	zipf   *zipf
+	zipf   *bench.Zipf
 	// contexts holds the last context seen for each key, so that puts replace
 	// what they have seen, as an application's do.
 	contexts []atomic.Pointer[client.Context]
@@ -67,31 +62,19 @@ func (c *benchCmd) Run(ctx context.Context, s *streams) error {
 		if err := c.ready(ctx, cl); err != nil {
 			return err
 		}
-		b := &bench{
-			benchCmd: c, bucket: cl.Bucket(c.Bucket), value: randomValue(c.ValueSize),
+		b := &benchRun{
+			benchCmd: c, bucket: cl.Bucket(c.Bucket), value: bench.Value(c.ValueSize),
 			contexts: make([]atomic.Pointer[client.Context], c.Keys),
-			live:     newHistogram(), gets: newHistogram(), puts: newHistogram(),
+			live:     bench.NewHistogram(), gets: bench.NewHistogram(), puts: bench.NewHistogram(),
 		}
 		if c.Dist == "zipf" {
-			b.zipf = newZipf(uint64(c.Keys), 0.99)
+			b.zipf = bench.NewZipf(uint64(c.Keys), 0.99)
 		}
 		return b.run(ctx, s)
 	})
 }
 
-// randomValue is incompressible printable bytes.
-func randomValue(n int) []byte {
-	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
-	out := make([]byte, n)
-	for i := range out {
-		out[i] = letters[rand.N(len(letters))]
-	}
-	return out
-}
-
-func benchKey(i uint64) string { return "key" + fmt.Sprintf("%013d", i) }
-
-func (b *bench) run(ctx context.Context, s *streams) error {
+func (b *benchRun) run(ctx context.Context, s *streams) error {
 	if b.Mix != "put" && !b.NoLoad {
 		if err := b.load(ctx, s); err != nil {
 			return err
@@ -105,11 +88,11 @@ func (b *bench) run(ctx context.Context, s *streams) error {
 	}
 	wait(ctx, b.Warmup)
 	b.reset()
-	cpu, started := b.cpu(), time.Now()
+	cpu, started := bench.CPU(b.CPUOf), time.Now()
 	b.measure.Store(true)
-	b.report(ctx, s, b.Duration)
+	b.watch(ctx, s, b.Duration)
 	b.measure.Store(false)
-	r := b.result(time.Since(started), b.cpu()-cpu)
+	r := b.result(time.Since(started), bench.CPU(b.CPUOf)-cpu)
 	cancel()
 	wg.Wait()
 	if err := r.print(s, b.JSON); err != nil {
@@ -129,7 +112,7 @@ func wait(ctx context.Context, d time.Duration) {
 }
 
 // load writes every key once.
-func (b *bench) load(ctx context.Context, s *streams) error {
+func (b *benchRun) load(ctx context.Context, s *streams) error {
 	fmt.Fprintf(s.err, "loading %d keys ...\n", b.Keys)
 	var next atomic.Uint64
 	var wg sync.WaitGroup
@@ -151,12 +134,12 @@ func (b *bench) load(ctx context.Context, s *streams) error {
 	return ctx.Err()
 }
 
-func (b *bench) worker(ctx context.Context, id uint64) {
+func (b *benchRun) worker(ctx context.Context, id uint64) {
 	r := rand.New(rand.NewPCG(rand.Uint64(), id))
 	for ctx.Err() == nil {
 		key := r.Uint64N(uint64(b.Keys))
 		if b.zipf != nil {
-			key = b.zipf.draw(r)
+			key = b.zipf.Draw(r)
 		}
 		started := time.Now()
 		put := b.isPut(r)
@@ -164,7 +147,7 @@ func (b *bench) worker(ctx context.Context, id uint64) {
 		if put {
 			err = b.put(ctx, key)
 		} else {
-			_, err = b.bucket.Get(ctx, benchKey(key))
+			_, err = b.bucket.Get(ctx, bench.Key(key))
 			b.note(ctx, err)
 		}
 		if err == nil && b.measure.Load() {
@@ -173,7 +156,7 @@ func (b *bench) worker(ctx context.Context, id uint64) {
 	}
 }
 
-func (b *bench) isPut(r *rand.Rand) bool {
+func (b *benchRun) isPut(r *rand.Rand) bool {
 	switch b.Mix {
 	case "put":
 		return true
@@ -187,16 +170,16 @@ func (b *bench) isPut(r *rand.Rand) bool {
 
 // put writes with the last context seen; a key that has gathered too many
 // siblings is read first.
-func (b *bench) put(ctx context.Context, i uint64) error {
+func (b *benchRun) put(ctx context.Context, i uint64) error {
 	var opts []client.Option
 	if c := b.contexts[i].Load(); c != nil {
 		opts = append(opts, client.After(*c))
 	}
-	w, err := b.bucket.Put(ctx, benchKey(i), b.value, opts...)
+	w, err := b.bucket.Put(ctx, bench.Key(i), b.value, opts...)
 	if errors.Is(err, client.ErrSiblings) {
-		o, getErr := b.bucket.Get(ctx, benchKey(i))
+		o, getErr := b.bucket.Get(ctx, bench.Key(i))
 		if getErr == nil {
-			w, err = b.bucket.Put(ctx, benchKey(i), b.value, client.After(o.Context))
+			w, err = b.bucket.Put(ctx, bench.Key(i), b.value, client.After(o.Context))
 		}
 	}
 	if err == nil {
@@ -207,7 +190,7 @@ func (b *bench) put(ctx context.Context, i uint64) error {
 }
 
 // note counts a failure, and keeps the first for the report.
-func (b *bench) note(ctx context.Context, err error) {
+func (b *benchRun) note(ctx context.Context, err error) {
 	if err == nil || ctx.Err() != nil {
 		return
 	}
@@ -219,7 +202,7 @@ func (b *bench) note(ctx context.Context, err error) {
 	b.mu.Unlock()
 }
 
-func (b *bench) record(put bool, took time.Duration) {
+func (b *benchRun) record(put bool, took time.Duration) {
 	b.done.Add(1)
 	us := max(1, took.Microseconds())
 	b.mu.Lock()
@@ -235,15 +218,15 @@ func (b *bench) record(put bool, took time.Duration) {
 	}
 }
 
-func (b *bench) reset() {
+func (b *benchRun) reset() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.failed.Store(0)
 	b.firstErr = nil
 }
 
-// report prints a line a second while the measurement runs.
-func (b *bench) report(ctx context.Context, s *streams, d time.Duration) {
+// watch prints a line a second while the measurement runs.
+func (b *benchRun) watch(ctx context.Context, s *streams, d time.Duration) {
 	end := time.After(d)
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -269,93 +252,32 @@ func (b *bench) report(ctx context.Context, s *streams, d time.Duration) {
 
 func ms(us int64) string { return strconv.FormatFloat(float64(us)/1000, 'f', 2, 64) + " ms" }
 
-// cpu is the user and system time of this process and those named, in
-// microseconds; a process that has gone counts nothing.
-func (b *bench) cpu() int64 {
-	total := processCPU(os.Getpid())
-	for _, pid := range b.CPUOf {
-		total += processCPU(pid)
-	}
-	return total
-}
-
-// processCPU reads Linux's account of a process; its unit is 10 ms.
-func processCPU(pid int) int64 {
-	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0
-	}
-	// The name in parentheses may hold spaces; fields count from behind it.
-	_, rest, _ := strings.Cut(string(raw), ") ")
-	fields := strings.Fields(rest)
-	if len(fields) < 13 {
-		return 0
-	}
-	user, userErr := strconv.ParseInt(fields[11], 10, 64)
-	system, systemErr := strconv.ParseInt(fields[12], 10, 64)
-	if userErr != nil || systemErr != nil {
-		return 0
-	}
-	return (user + system) * 10_000
-}
-
-// latency are percentiles in milliseconds.
-type latency struct {
-	Count int64   `json:"count"`
-	P50   float64 `json:"p50_ms"`
-	P99   float64 `json:"p99_ms"`
-	P999  float64 `json:"p99_9_ms"`
-	Max   float64 `json:"max_ms"`
-}
-
-func latencyOf(h *hdrhistogram.Histogram) latency {
-	at := func(q float64) float64 { return float64(h.ValueAtQuantile(q)) / 1000 }
-	return latency{Count: h.TotalCount(), P50: at(50), P99: at(99), P999: at(99.9), Max: float64(h.Max()) / 1000}
-}
-
-// benchResult is what node bench --json prints.
-type benchResult struct {
-	Mix        string  `json:"mix"`
-	Dist       string  `json:"dist"`
-	Clients    int     `json:"clients"`
-	Keys       int     `json:"keys"`
-	ValueSize  int     `json:"value_size"`
-	Seconds    float64 `json:"seconds"`
-	Operations uint64  `json:"operations"`
-	Failed     uint64  `json:"failed"`
-	FirstError string  `json:"first_error,omitempty"`
-	PerSecond  float64 `json:"ops_per_second"`
-	// CPUMicros is per operation, over this process and those of --cpu-of.
-	CPUMicros float64 `json:"cpu_us_per_op"`
-	Gets      latency `json:"gets"`
-	Puts      latency `json:"puts"`
-
+// report is what node bench prints.
+type report struct {
+	bench.Result
 	distribution *hdrhistogram.Histogram
 }
 
-func (b *bench) result(took time.Duration, cpu int64) benchResult {
+func (b *benchRun) result(took time.Duration, cpu int64) report {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	r := benchResult{
-		Mix: b.Mix, Dist: b.Dist, Clients: b.Clients, Keys: b.Keys, ValueSize: b.ValueSize, Seconds: took.Seconds(),
-		Operations: b.done.Load(), Failed: b.failed.Load(), Gets: latencyOf(b.gets), Puts: latencyOf(b.puts),
-	}
-	r.PerSecond = float64(r.Operations) / r.Seconds
-	if r.Operations > 0 {
-		r.CPUMicros = float64(cpu) / float64(r.Operations)
-	}
+	r := report{Result: bench.Result{
+		Store: "dynactor", Mix: b.Mix, Dist: b.Dist, Clients: b.Clients, Keys: b.Keys, ValueSize: b.ValueSize,
+		Operations: b.done.Load(), Failed: b.failed.Load(), Gets: bench.LatencyOf(b.gets), Puts: bench.LatencyOf(b.puts),
+	}}
+	r.Rates(took, cpu)
 	if b.firstErr != nil {
 		r.FirstError = b.firstErr.Error()
 	}
-	r.distribution = newHistogram()
+	r.distribution = bench.NewHistogram()
 	r.distribution.Merge(b.gets)
 	r.distribution.Merge(b.puts)
 	return r
 }
 
-func (r benchResult) print(s *streams, asJSON bool) error {
+func (r report) print(s *streams, asJSON bool) error {
 	if asJSON {
-		return json.NewEncoder(s.out).Encode(r)
+		return json.NewEncoder(s.out).Encode(r.Result)
 	}
 	fmt.Fprintf(s.out, "\n%s, %s, %d clients, %d keys, %d-byte values, %.1f s\n", r.Mix, r.Dist, r.Clients, r.Keys, r.ValueSize, r.Seconds)
 	fmt.Fprintf(s.out, "%.0f ops/s, %.0f us of CPU per operation, %d failed\n", r.PerSecond, r.CPUMicros, r.Failed)
@@ -364,7 +286,7 @@ func (r benchResult) print(s *streams, asJSON bool) error {
 	}
 	for _, x := range []struct {
 		name string
-		l    latency
+		l    bench.Latency
 	}{{"get", r.Gets}, {"put", r.Puts}} {
 		if x.l.Count > 0 {
 			fmt.Fprintf(s.out, "%s: %d, p50 %.2f ms, p99 %.2f ms, p99.9 %.2f ms, max %.2f ms\n", x.name, x.l.Count, x.l.P50, x.l.P99, x.l.P999, x.l.Max)
@@ -374,7 +296,7 @@ func (r benchResult) print(s *streams, asJSON bool) error {
 }
 
 // histogram draws the latencies in buckets that double.
-func (r benchResult) histogram(s *streams) error {
+func (r report) histogram(s *streams) error {
 	total := r.distribution.TotalCount()
 	if total == 0 {
 		return nil

@@ -14,6 +14,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/dynactor/dynactor/bench"
 	"github.com/dynactor/dynactor/bootstrap/clustertest"
 )
 
@@ -259,7 +260,7 @@ func TestBench(t *testing.T) {
 	out := must(t, "", append([]string{
 		"bench", "--json", "--mix", "a", "--clients", "4", "--keys", "50", "--duration", "300ms", "--warmup", "10ms",
 	}, at...)...)
-	var r benchResult
+	var r bench.Result
 	if err := json.Unmarshal([]byte(out), &r); err != nil {
 		t.Fatalf("%q: %v", out, err)
 	}
@@ -271,24 +272,6 @@ func TestBench(t *testing.T) {
 		if !strings.Contains(text, want) {
 			t.Errorf("bench does not print %q:\n%s", want, text)
 		}
-	}
-}
-
-func TestZipfIsSkewedAndCoversTheKeys(t *testing.T) {
-	const n, draws = 1000, 200_000
-	z := newZipf(n, 0.99)
-	r := newRand()
-	counts := make([]int, n)
-	for range draws {
-		counts[z.draw(r)]++
-	}
-	slices.Sort(counts)
-	// For theta 0.99 and n = 1000 the first rank has 1/H = 13 % of the draws.
-	if top := counts[n-1]; top < draws/10 || top > draws/5 {
-		t.Errorf("the hottest key has %d of %d draws", top, draws)
-	}
-	if counts[n/2] == 0 {
-		t.Error("half of the keys are never drawn")
 	}
 }
 

@@ -1,22 +1,23 @@
-package main
+package bench
 
 import (
 	"math"
 	"math/rand/v2"
 )
 
-// zipf draws ranks 0 to n-1 with probability proportional to 1/(rank+1)^theta,
+// Zipf draws ranks 0 to n-1 with probability proportional to 1/(rank+1)^theta,
 // theta below 1 (Gray et al., "Quickly generating billion-record synthetic
 // databases", SIGMOD 1994), scattered over the keys so that hot keys do not
 // lie side by side.
-type zipf struct {
+type Zipf struct {
 	n                 uint64
 	theta, alpha, eta float64
 	zetan, half       float64
 }
 
-func newZipf(n uint64, theta float64) *zipf {
-	z := &zipf{n: n, theta: theta, alpha: 1 / (1 - theta), half: 1 + math.Pow(0.5, theta)}
+// NewZipf prepares to draw from n keys; it takes time proportional to n.
+func NewZipf(n uint64, theta float64) *Zipf {
+	z := &Zipf{n: n, theta: theta, alpha: 1 / (1 - theta), half: 1 + math.Pow(0.5, theta)}
 	for i := uint64(1); i <= n; i++ {
 		z.zetan += 1 / math.Pow(float64(i), theta)
 	}
@@ -24,7 +25,8 @@ func newZipf(n uint64, theta float64) *zipf {
 	return z
 }
 
-func (z *zipf) draw(r *rand.Rand) uint64 {
+// Draw returns the index of a key.
+func (z *Zipf) Draw(r *rand.Rand) uint64 {
 	u := r.Float64()
 	uz := u * z.zetan
 	var rank uint64
