@@ -108,7 +108,12 @@ func (r *root) peer(ctx actor.Context, id string) *child {
 	return c
 }
 
+// spawn starts a child; nil if it cannot be. While this actor stops it still
+// gets messages, and a child spawned then would be told by nobody to stop.
 func (r *root) spawn(ctx actor.Context, name string, producer actor.Producer) *child {
+	if r.links.isStopping() {
+		return nil
+	}
 	pid, err := ctx.SpawnNamed(r.links.props(producer), name)
 	if err != nil {
 		// The name is taken by a child that we do not know of: a defect.
