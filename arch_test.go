@@ -42,6 +42,7 @@ var imports = map[string]rule{
 	"dynamo/request":   {pure: true, ours: []string{"dynamo", "dynamo/clock", "dynamo/version", "dynamo/quorum", "dynamo/ring"}},
 	"dynamo/founding":  {pure: true, ours: []string{"dynamo"}},
 	"dynamo/sim":       {pure: true, ours: []string{"dynamo"}, libraries: []string{"math/rand/v2"}},
+	"dynamo/sim/cmd":   {ours: []string{"dynamo"}},
 	"messages":         {ours: []string{"dynamo"}, libraries: []string{"google.golang.org/protobuf"}},
 	"storage":          {},
 	"storage/memory":   {ours: []string{"storage"}, libraries: []string{"github.com/tidwall/btree", "github.com/google/btree"}},

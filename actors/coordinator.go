@@ -25,6 +25,8 @@ type coordinatorActor struct {
 	inFlight int
 	next     uint64 // random at the start, so that an answer from before a restart reaches nobody
 	stopping bool
+	// finished are to be told once no request is in flight.
+	finished []*finishRequests
 	inline   actor.Dispatcher
 }
 
@@ -34,6 +36,16 @@ type finishRequests struct{ done func() }
 
 // RuntimeControl lets it overtake the requests that it refuses.
 func (*finishRequests) RuntimeControl() {}
+
+// peerDown: the link to a node broke. What was sent to it and not answered may
+// have been carried out or not; no answer to it will come.
+type peerDown struct{ node dynamo.NodeID }
+
+// RuntimeControl lets it overtake requests: those under way wait for it.
+func (*peerDown) RuntimeControl() {}
+
+// IgnoreDeadLetterLogging: links outlive requests when the node stops.
+func (*peerDown) IgnoreDeadLetterLogging() {}
 
 func newCoordinator(s *Services) *actor.Props {
 	return actor.PropsFromProducer(func() actor.Actor { return &coordinatorActor{s: s, next: rand.Uint64() >> 8, inline: rt.Inline()} }, flat,
@@ -52,9 +64,22 @@ func (c *coordinatorActor) Receive(ctx actor.Context) {
 		c.admit(ctx, func(p plan) error { return c.spawnPut(ctx, p, m) }, m.GetBucket(), m.GetKey(), m.GetQuorum(), m.GetTimeoutMs())
 	case *actor.Terminated:
 		c.inFlight--
+		c.finish()
+	case *peerDown:
+		for _, request := range ctx.Children() {
+			ctx.Send(request, m)
+		}
+	case *actor.Stopping:
+		c.stopping = true // a child spawned now would be told by nobody to stop
 	case *finishRequests:
 		c.stopping = true
-		c.onFinished(ctx, m.done)
+		c.finished = append(c.finished, m)
+		c.finish()
+	case *actor.Restarting: // the next instance has to know
+		for _, f := range c.finished {
+			ctx.Send(ctx.Self(), f)
+		}
+		c.finished = nil
 	}
 }
 
@@ -88,6 +113,10 @@ func (c *coordinatorActor) admit(ctx actor.Context, spawn func(plan) error, buck
 	}
 }
 
+// lingerFactor is how many times MaxRequests may be in flight with those that
+// are answered and wait for stragglers.
+const lingerFactor = 4
+
 // refusal is why the node takes no request at all right now, or nil.
 func (c *coordinatorActor) refusal() *messages.Failure {
 	switch {
@@ -95,7 +124,7 @@ func (c *coordinatorActor) refusal() *messages.Failure {
 		return messages.Fail(messages.CodeNotReady, "%s is not in a cluster yet", c.s.Self)
 	case c.stopping:
 		return messages.Fail(messages.CodeNotReady, "%s is stopping", c.s.Self)
-	case c.inFlight >= c.s.MaxRequests:
+	case c.s.unanswered.Load() >= int64(c.s.MaxRequests), c.inFlight >= lingerFactor*c.s.MaxRequests:
 		c.s.Counters.Shed.Add(1)
 		f := messages.Fail(messages.CodeOverloaded, "%s has %d requests in flight; try again", c.s.Self, c.inFlight)
 		f.RetryAfterMs = 50
@@ -167,24 +196,26 @@ func (c *coordinatorActor) spawn(ctx actor.Context, prefix string, a actor.Actor
 		actor.WithMailbox(rt.NewMailbox(rt.MailboxOptions{})),
 		actor.WithDispatcher(c.inline))
 	c.inFlight++
+	c.s.unanswered.Add(1)
 	if _, err := ctx.SpawnNamed(props, prefix+strconv.FormatUint(c.next, 36)); err != nil {
 		c.inFlight--
+		c.s.unanswered.Add(-1)
 		return err
 	}
 	return nil
 }
 
-// onFinished calls done once no request is in flight.
-func (c *coordinatorActor) onFinished(ctx actor.Context, done func()) {
-	if c.inFlight == 0 {
-		done()
+// finish tells those who wait for the last request.
+func (c *coordinatorActor) finish() {
+	if c.inFlight > 0 {
 		return
 	}
-	c.s.Wheel.Send(ctx.Self(), &finishRequests{done: done}, finishPoll)
+	finished := c.finished
+	c.finished = nil
+	for _, f := range finished {
+		f.done()
+	}
 }
-
-// finishPoll is how often a stopping coordinator looks whether it is done.
-const finishPoll = 20 * time.Millisecond
 
 // failure turns an error of checking a request into its answer.
 func failure(err error) *messages.Failure {

@@ -41,6 +41,8 @@ func (a *getActor) Receive(ctx actor.Context) {
 		a.step(ctx, a.failed(from(ctx), reason(m)))
 	case *link.Undelivered:
 		a.step(ctx, a.failed(target(m), undelivered(m)))
+	case *peerDown:
+		a.step(ctx, a.failed(m.node, request.Unreachable))
 	case *actor.DeadLetterResponse: // this node's own vnode has stopped for good
 		a.step(ctx, a.failed(a.s.Self, request.Unreachable))
 	case *deadline:
@@ -184,6 +186,7 @@ func (x *exchange) reply(m any) {
 		return
 	}
 	x.answered = true
+	x.s.unanswered.Add(-1)
 	x.s.answer(x.plan.client, x.self, m)
 	if took := time.Since(x.started); took > slowRequest {
 		x.s.Log.Warn("slow request", "actor", x.self.GetId(), "took", took, "reply", replyName(m))
@@ -267,8 +270,12 @@ func unavailable(u request.Unavailable) *messages.Failure {
 	}
 }
 
-// outdated is the answer when a replica knows a newer ring.
+// outdated is the answer when a replica knows a newer ring: for a write that was
+// attempted, that it may still appear.
 func outdated(o request.Outdated) *messages.Failure {
+	if o.Attempted {
+		return messages.Fail(messages.CodeUnknown, "%s knows a newer ring; try again with the same request id", o.Node)
+	}
 	return messages.Fail(messages.CodeStale, "%s knows a newer ring; try again with the same request id", o.Node)
 }
 

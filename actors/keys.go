@@ -21,9 +21,11 @@ const (
 // included: whether a key has a value is for a read to say.
 func (v *vnodeActor) keys(m *messages.KeysRequest, sender *actor.PID) {
 	s, self, partition := v.s, v.self, v.partition
-	if !s.Readers.Submit(func() { s.listKeys(self, sender, partition, m) }) {
-		s.shed(sender, m)
+	if m.GetPartition() != uint32(partition) {
+		s.answer(sender, self, messages.Fail(messages.CodeInvalid, "partition %d was asked for %d", partition, m.GetPartition()))
+		return
 	}
+	s.onReader(sender, m, func() { s.listKeys(self, sender, partition, m) })
 }
 
 // listKeys runs on a reader.

@@ -53,7 +53,7 @@ type membershipActor struct {
 // tick is the time for another round; stored and elected are the outcomes of
 // effects; failed carries what prevented one.
 type (
-	tick   struct{}
+	tick   struct{ machine *founding.Machine } // of a machine that is gone: ignored
 	stored struct {
 		doc *member.Document // nil: the intent
 		err error
@@ -78,7 +78,9 @@ func (m *membershipActor) Receive(ctx actor.Context) {
 	case *actor.Started:
 		m.start(ctx)
 	case *tick:
-		m.tick(ctx)
+		if msg.machine == m.machine {
+			m.tick(ctx)
+		}
 	case *messages.IdentityRequest:
 		m.s.answer(ctx.Sender(), ctx.Self(), m.identity())
 	case *messages.IdentityReply:
@@ -121,7 +123,7 @@ func (m *membershipActor) tick(ctx actor.Context) {
 		m.s.foundingNote.Store(&note)
 		m.s.Log.Info("no cluster yet", slog.String("state", m.machine.State().String()), slog.String("why", note))
 	}
-	m.s.Wheel.Send(ctx.Self(), &tick{}, foundingRound)
+	m.s.Wheel.Send(ctx.Self(), &tick{machine: m.machine}, foundingRound)
 }
 
 // run carries out effects in order.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -72,7 +73,10 @@ func (n *nodeActor) Receive(ctx actor.Context) {
 			err = errors.Join(err, fmt.Errorf("spawn %s: %w", child.name, spawnErr))
 		}
 	}
-	n.ready <- err
+	select {
+	case n.ready <- err:
+	default: // a restart; nobody waits any more
+	}
 }
 
 // Health is what a node says of itself.
@@ -94,15 +98,24 @@ func (n *Node) Health() Health {
 
 func (s *Services) health() (Health, <-chan struct{}) {
 	up, all, problem, changed := s.vnodes.serving()
-	h := Health{Serving: up, Partitions: all, Ready: up == all && all > 0}
+	h := Health{Serving: up, Partitions: all}
+	doc := s.Document()
+	if doc != nil {
+		// Vnodes that are still to be started have no row.
+		h.Partitions = max(all, len(doc.Settled.PartitionsOf(s.Self, doc.Settled.Depth())))
+		h.Ready = up == h.Partitions
+	}
 	switch {
-	case s.Document() == nil:
-		h.Ready, h.Reason = false, "not in a cluster yet"
+	case doc == nil:
+		h.Reason = "not in a cluster yet"
 		if note := s.foundingNote.Load(); note != nil && *note != "" {
 			h.Reason += ": " + *note
 		}
 	case !h.Ready:
-		h.Reason = fmt.Sprintf("%d of %d partitions serve: %s", up, all, problem)
+		h.Reason = fmt.Sprintf("%d of %d partitions serve", up, h.Partitions)
+		if problem != "" {
+			h.Reason += ": " + problem
+		}
 	}
 	return h, changed
 }
@@ -123,6 +136,10 @@ func (n *Node) WaitReady(ctx context.Context) error {
 	}
 }
 
+// PeerDown tells the requests under way that the link to a node broke: answers
+// to what they sent there will not come. It never blocks.
+func (n *Node) PeerDown(id dynamo.NodeID) { n.services.System.Root.Send(n.coord, &peerDown{node: id}) }
+
 // Counters are what the node has done since it started.
 func (n *Node) Counters() *Counters { return n.services.Counters }
 
@@ -134,8 +151,9 @@ func (n *Node) Registry() *rt.Registry { return n.services.Registry }
 // first the rest is cut short, which costs new epochs at the next start and
 // loses nothing; the error says what did not finish.
 func (n *Node) Stop(ctx context.Context) error {
-	err := errors.Join(n.finishRequests(ctx), n.drain(ctx))
+	var err error
 	if n.root != nil {
+		err = errors.Join(n.finishRequests(ctx), n.drain(ctx))
 		f := n.services.System.Root.StopFuture(n.root)
 		done := make(chan error, 1)
 		go func() { done <- f.Wait() }()
@@ -164,32 +182,46 @@ func (n *Node) finishRequests(ctx context.Context) error {
 }
 
 func (n *Node) drain(ctx context.Context) error {
-	partitions := n.services.vnodes.partitions()
-	results := make(chan error, len(partitions))
-	for _, p := range partitions {
-		n.services.System.Root.Send(actor.NewPID(string(n.services.Self), vnodeName(p)), &drain{done: func(err error) { results <- err }})
+	type result struct {
+		p   dynamo.Partition
+		err error
+	}
+	left, changed := n.services.vnodes.live()
+	results := make(chan result, len(left))
+	for p := range left {
+		pid := actor.NewPID(string(n.services.Self), vnodeName(p))
+		n.services.System.Root.Send(pid, &drain{done: func(err error) { results <- result{p, err} }})
 	}
 	var all error
-	for range partitions {
+	for len(left) > 0 {
 		select {
-		case err := <-results:
-			all = errors.Join(all, err)
+		case r := <-results:
+			delete(left, r.p)
+			all = errors.Join(all, r.err)
+		case <-changed: // a vnode that has stopped for good may not answer
+			var live map[dynamo.Partition]bool
+			live, changed = n.services.vnodes.live()
+			maps.DeleteFunc(left, func(p dynamo.Partition, _ bool) bool { return !live[p] })
 		case <-ctx.Done():
-			return errors.Join(all, fmt.Errorf("draining vnodes: %w", ctx.Err()))
+			return errors.Join(all, fmt.Errorf("draining %d vnodes: %w", len(left), ctx.Err()))
 		}
 	}
 	return all
 }
 
-// partitions lists the vnodes whose actors live.
-func (t *vnodeTable) partitions() []dynamo.Partition {
+// live lists the vnodes whose actors live; the channel is closed at the next
+// change.
+func (t *vnodeTable) live() (map[dynamo.Partition]bool, <-chan struct{}) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	var out []dynamo.Partition
+	if t.changed == nil {
+		t.changed = make(chan struct{})
+	}
+	out := map[dynamo.Partition]bool{}
 	for p, row := range t.rows {
 		if !row.stopped {
-			out = append(out, p)
+			out[p] = true
 		}
 	}
-	return out
+	return out, t.changed
 }

@@ -48,6 +48,8 @@ func (a *putActor) Receive(ctx actor.Context) {
 		a.step(ctx, request.Fail{From: from(ctx), Reason: reason(m)})
 	case *link.Undelivered:
 		a.step(ctx, request.Fail{From: target(m), Reason: undelivered(m)})
+	case *peerDown:
+		a.step(ctx, request.Fail{From: m.node, Reason: request.Unreachable})
 	case *actor.DeadLetterResponse: // this node's own vnode has stopped for good
 		a.step(ctx, request.Fail{From: a.s.Self, Reason: request.Unreachable})
 	case *deadline:
@@ -112,7 +114,7 @@ func (a *putActor) replied(r request.Result) {
 func (a *putActor) coordinate(sync bool) *coordinate {
 	w := a.write
 	return &coordinate{
-		key: w.Key, n: a.plan.params.N, position: a.plan.position.Bytes(), sync: sync,
+		key: w.Key, n: a.plan.params.N, position: a.plan.position.Bytes(), sync: sync, until: a.started.Add(a.plan.timeout),
 		put: vnode.Put{
 			Request: w.Request, Retry: w.Retry, Age: w.Age, Context: w.Context, Value: w.Value, Tombstone: w.Delete,
 			TTL: a.plan.properties.TTL, Conflicts: a.plan.properties.Conflicts, Now: a.s.Now(),
@@ -145,6 +147,7 @@ type forwardActor struct {
 	exchange
 	request *messages.PutRequest
 	next    []dynamo.Replica
+	asked   dynamo.NodeID // who has the request now
 	tried   []string
 }
 
@@ -171,6 +174,10 @@ func (a *forwardActor) Receive(ctx actor.Context) {
 	case *link.Undelivered:
 		a.tried = append(a.tried, string(target(m))+": unreachable")
 		a.pass(ctx)
+	case *peerDown:
+		if m.node == a.asked {
+			a.finish(ctx, messages.Fail(messages.CodeUnknown, "the connection to %s broke; the write may still appear", m.node))
+		}
 	case *deadline:
 		a.finish(ctx, messages.Fail(messages.CodeUnknown, "no answer in time from a node that may coordinate the write"))
 	case *actor.Stopping:
@@ -191,6 +198,7 @@ func (a *forwardActor) pass(ctx actor.Context) {
 			Delete: a.request.GetDelete(), Quorum: a.request.GetQuorum(), RequestId: a.request.GetRequestId(),
 			AgeMs: a.request.GetAgeMs(), Retry: a.request.GetRetry(), Hops: a.request.GetHops() + 1, TimeoutMs: a.left(),
 		}
+		a.asked = node
 		ctx.Request(on(node, nameCoordinator), w)
 		return
 	}

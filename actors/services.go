@@ -1,6 +1,8 @@
 package actors
 
 import (
+	"errors"
+	"fmt"
 	"log/slog"
 	"sync/atomic"
 	"time"
@@ -29,7 +31,9 @@ type Services struct {
 
 	document     atomic.Pointer[member.Document]
 	foundingNote atomic.Pointer[string]
-	vnodes       vnodeTable
+	// unanswered is how many requests in flight still owe their client an answer.
+	unanswered atomic.Int64
+	vnodes     vnodeTable
 }
 
 // Config is what a node's actors need from outside.
@@ -48,7 +52,9 @@ type Config struct {
 	Log *slog.Logger
 	// MaxValue is the largest value that a client may write, in bytes.
 	MaxValue int
-	// MaxRequests is how many requests may be in flight before the node sheds.
+	// MaxRequests is how many requests may await their answer before the node
+	// sheds. Requests that are answered and only wait for stragglers have a wider
+	// bound, so that one replica that hangs does not cost the others their turn.
 	MaxRequests int
 	// Timeout is how long a request may take if it does not say so itself.
 	Timeout time.Duration
@@ -66,8 +72,24 @@ type Config struct {
 // Document returns the cluster document in force, nil before there is one.
 func (s *Services) Document() *member.Document { return s.document.Load() }
 
-// position places a key in the hash space.
-func (s *Services) position(k dynamo.Key) [16]byte { return ring.Hash(k).Bytes() }
+// errMisplaced: a key lies in another partition than the one addressed. Stored
+// there it would be found by nobody.
+var errMisplaced = errors.New("key belongs to another partition")
+
+// place returns a key's position, after checking that the request was meant for
+// partition p and that the key lies in it.
+func (s *Services) place(p dynamo.Partition, asked uint32, k dynamo.Key) ([16]byte, error) {
+	position := ring.Hash(k)
+	if asked != uint32(p) {
+		return [16]byte{}, fmt.Errorf("%w: %d was asked for %d", errMisplaced, p, asked)
+	}
+	if doc := s.Document(); doc != nil {
+		if at := ring.PartitionOf(position, doc.Settled.Partitions()); at != p {
+			return [16]byte{}, fmt.Errorf("%w: %d, not %d", errMisplaced, at, p)
+		}
+	}
+	return position.Bytes(), nil
+}
 
 // answer sends a message to whoever asked, on behalf of an actor. Nobody asked
 // for some; then nothing is sent.
@@ -78,8 +100,17 @@ func (s *Services) answer(to, from *actor.PID, message any) {
 	s.System.Root.RequestWithCustomSender(to, message, from)
 }
 
-// shed answers a message that a full mailbox did not take.
+// shed answers a message that a full mailbox, or one whose actor has stopped,
+// did not take.
 func (s *Services) shed(sender *actor.PID, message any) {
+	switch m := message.(type) {
+	case *drain:
+		m.done(nil) // what does not run is drained
+		return
+	case *finishRequests:
+		m.done()
+		return
+	}
 	s.Counters.Shed.Add(1)
 	f := messages.Fail(messages.CodeOverloaded, "%s is overloaded; try again", s.Self)
 	f.RetryAfterMs = 50

@@ -3,6 +3,7 @@ package actors
 import (
 	"crypto/rand"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -52,7 +53,13 @@ type coordinate struct {
 	position [16]byte
 	put      vnode.Put
 	sync     bool
+	// until is when the request gives up; zero is never.
+	until time.Time
 }
+
+// Expired implements rt.Expirer: a write whose client has its answer already
+// is not begun.
+func (c *coordinate) Expired(now time.Time) bool { return !c.until.IsZero() && now.After(c.until) }
 
 // prepared: the write has its dot and is applied; its commit is under way.
 type prepared struct {
@@ -72,14 +79,23 @@ type drain struct{ done func(error) }
 // RuntimeControl lets the drain overtake requests.
 func (*drain) RuntimeControl() {}
 
-// leased: epochs below to are durable, or err says why not.
+// leased: epochs below to are durable, or err says why not. by is the instance
+// that asked: after a restart a lease of the instance before must not let the
+// new one serve before its own lease is durable.
 type leased struct {
+	by  *vnodeActor
 	to  uint64
 	err error
 }
 
 // RuntimeControl lets the lease overtake the requests that wait for it.
 func (*leased) RuntimeControl() {}
+
+// retry is the time for a failed vnode to try its store again.
+type retry struct{ by *vnodeActor }
+
+// RuntimeControl lets it overtake the requests that the failed vnode refuses.
+func (*retry) RuntimeControl() {}
 
 // vnodeActor holds one partition on this node. It is the only one that writes
 // the partition's objects, so reading, merging and writing a record needs no
@@ -91,11 +107,14 @@ type vnodeActor struct {
 	self      *actor.PID
 	status    vnodeState
 	state     *vnode.State
-	// leasing: a further lease is on its way to the disk.
-	leasing bool
+	// leasing: a lease is on its way to the disk; retrying: a retry is armed.
+	leasing, retrying bool
 	// waiting are the messages that came while opening, bounded by vnodeQueue.
 	waiting []rt.Envelope
-	write   writeBatch
+	// turn are those of them that are being handled: the mailbox, which answers
+	// for its own batch when the handler panics, does not know of them.
+	turn  []rt.Envelope
+	write writeBatch
 }
 
 func newVnode(s *Services, p dynamo.Partition) *actor.Props {
@@ -118,8 +137,12 @@ func (v *vnodeActor) Receive(ctx actor.Context) {
 		v.onLease(m)
 	case *commitFailed:
 		v.fail("commit", m.err)
+	case *retry:
+		v.onRetry(m)
 	case *drain:
 		v.onDrain(m)
+	case *actor.Restarting, *actor.Stopping:
+		v.abandon()
 	}
 }
 
@@ -133,21 +156,37 @@ func (v *vnodeActor) open() {
 	}
 	var fresh clock.Incarnation
 	rand.Read(fresh[:]) // never fails: crypto/rand ends the process instead
-	state, lease := vnode.Start(meta, found, fresh, epochLease)
+	state, first := vnode.Start(meta, found, fresh, epochLease)
 	v.state = state
-	v.commitMeta(lease, func(err error) { v.tellSelf(&leased{to: lease.Limit, err: err}) })
+	v.lease(first)
 }
 
-func (v *vnodeActor) readMeta() (vnode.Meta, bool, error) {
-	b, err := v.s.Engine.Get(nil, vnode.MetaKey(v.partition))
+// lease makes epochs durable; the outcome comes as *leased.
+func (v *vnodeActor) lease(m vnode.Meta) {
+	v.leasing = true
+	v.commitMeta(m, func(err error) { v.tellSelf(&leased{by: v, to: m.Limit, err: err}) })
+}
+
+// readMeta reads what the vnode keeps about itself. When that is damaged it is
+// set aside, and the vnode goes on as one that never ran: under a new
+// incarnation no dot can be one that the old one has used.
+func (v *vnodeActor) readMeta() (meta vnode.Meta, found bool, err error) {
+	key := vnode.MetaKey(v.partition)
+	b, err := v.s.Engine.Get(nil, key)
 	if errors.Is(err, storage.ErrNotFound) {
 		return vnode.Meta{}, false, nil
 	}
 	if err != nil {
 		return vnode.Meta{}, false, err
 	}
-	meta, err := vnode.DecodeMeta(b)
-	return meta, true, err
+	meta, err = vnode.DecodeMeta(b)
+	if !errors.Is(err, vnode.ErrChecksum) {
+		return meta, err == nil, err
+	}
+	v.s.corrupt(v.partition, key, err)
+	aside := v.s.Engine.NewBatch()
+	aside.Set(vnode.CorruptKey(key), b)
+	return vnode.Meta{}, false, aside.Commit(storage.Applied, nil)
 }
 
 // commitMeta makes the vnode's own state durable; done is always called.
@@ -164,6 +203,9 @@ func (v *vnodeActor) tellSelf(m any) { v.s.System.Root.Send(v.self, m) }
 // onLease takes a durable lease into use and, at the start, lets the waiting
 // messages in.
 func (v *vnodeActor) onLease(m *leased) {
+	if m.by != v {
+		return
+	}
 	v.leasing = false
 	if m.err != nil {
 		v.fail("lease epochs", m.err)
@@ -173,14 +215,13 @@ func (v *vnodeActor) onLease(m *leased) {
 	if v.status != vnodeOpening && v.status != vnodeFailed {
 		return
 	}
+	v.s.vnodeUp(v.partition, v.status == vnodeFailed)
 	v.status = vnodeServing
-	v.s.vnodeUp(v.partition)
-	waiting := v.waiting
-	v.waiting = nil
-	for len(waiting) > 0 {
-		n := min(len(waiting), vnodeBatch)
-		v.handle(waiting[:n])
-		waiting = waiting[n:]
+	for len(v.waiting) > 0 {
+		n := min(len(v.waiting), vnodeBatch)
+		v.turn, v.waiting = v.waiting[:n], v.waiting[n:]
+		v.handle(v.turn)
+		v.turn = nil
 	}
 }
 
@@ -189,37 +230,80 @@ func (v *vnodeActor) extend() {
 	if v.leasing || v.state.Left() > epochLease/5 {
 		return
 	}
-	v.leasing = true
-	to := v.state.Lease(epochLease)
-	v.commitMeta(v.state.Meta(to), func(err error) { v.tellSelf(&leased{to: to, err: err}) })
+	v.lease(v.state.Meta(v.state.Lease(epochLease)))
 }
 
 // onDrain refuses writes from now on and marks the stop as clean. The engine
 // makes batches durable in order, so all earlier writes are durable before it.
 func (v *vnodeActor) onDrain(m *drain) {
-	if v.status != vnodeServing {
-		v.status = vnodeStopping
+	served := v.status == vnodeServing
+	v.status = vnodeStopping
+	v.release(messages.Fail(messages.CodeNotReady, "%s is stopping", v.s.Self))
+	if !served {
 		m.done(nil) // without the mark the next start raises the epoch floor
 		return
 	}
-	v.status = vnodeStopping
 	v.commitMeta(v.state.Stop(), m.done)
 }
 
-// fail stops acknowledging. It is reported once; the floor rises because
-// replicas may hold a dot whose commit was lost here.
+// fail stops acknowledging and tries the store again later. It is reported
+// once; the floor rises because replicas may hold a dot whose commit was lost
+// here.
 func (v *vnodeActor) fail(doing string, err error) {
 	if v.state != nil {
 		v.state.RaiseFloor()
+	}
+	v.release(messages.Fail(messages.CodeStorage, "partition %d on %s: %s: %v", v.partition, v.s.Self, doing, err))
+	if v.status == vnodeStopping {
+		return // who drains it learns of the error
 	}
 	if v.status != vnodeFailed {
 		v.s.vnodeDown(v.partition, doing, err)
 	}
 	v.status = vnodeFailed
+	if !v.retrying {
+		v.retrying = true
+		v.s.Wheel.Send(v.self, &retry{by: v}, retryInterval)
+	}
+}
+
+// retryInterval is how often a failed vnode tries its store again.
+const retryInterval = 500 * time.Millisecond
+
+// onRetry tries to make a lease durable on a failed vnode. The store may have
+// recovered, for example from a full disk; a lease that becomes durable shows
+// it and lets the vnode serve again.
+func (v *vnodeActor) onRetry(m *retry) {
+	if m.by != v {
+		return
+	}
+	v.retrying = false
+	switch {
+	case v.status != vnodeFailed || v.leasing:
+	case v.state == nil:
+		v.open()
+	default:
+		v.lease(v.state.Meta(v.state.Lease(epochLease)))
+	}
+}
+
+// release answers those who wait for the vnode to open.
+func (v *vnodeActor) release(f *messages.Failure) {
 	for _, e := range v.waiting {
-		v.s.answer(e.Sender, v.self, messages.Fail(messages.CodeStorage, "partition %d: %s: %v", v.partition, doing, err))
+		v.s.answerFailure(e.Sender, e.Message, f)
 	}
 	v.waiting = nil
+}
+
+// abandon is the end of this instance, by a failure or a stop: who waits for it
+// learns that, and what it had not committed is dropped.
+func (v *vnodeActor) abandon() {
+	v.waiting, v.turn = slices.Concat(v.turn, v.waiting), nil
+	v.release(messages.Fail(messages.CodeInternal, "partition %d on %s restarts or stops", v.partition, v.s.Self))
+	if v.write.batch != nil {
+		v.write.batch.Discard()
+		v.write.batch = nil
+	}
 }
 
 // handle serves everything that the mailbox held, with one commit.
@@ -262,26 +346,8 @@ func (v *vnodeActor) writable(sender *actor.PID) (ok bool) {
 		v.s.answer(sender, v.self, messages.Fail(messages.CodeNotReady, "%s is stopping", v.s.Self))
 		return false
 	case vnodeFailed:
-		// The engine may have recovered, for example from a full disk: a lease
-		// that becomes durable shows it and lets the vnode serve again.
-		v.probe()
 		v.s.answer(sender, v.self, messages.Fail(messages.CodeStorage, "partition %d on %s cannot write", v.partition, v.s.Self))
 		return false
 	}
 	return true
 }
-
-// probe tries to make a lease durable on a failed vnode.
-func (v *vnodeActor) probe() {
-	if v.leasing || v.state == nil {
-		return
-	}
-	v.leasing = true
-	to := v.state.Lease(epochLease)
-	v.commitMeta(v.state.Meta(to), func(err error) {
-		v.s.Wheel.Send(v.self, &leased{to: to, err: err}, probeInterval)
-	})
-}
-
-// probeInterval is how often a failed vnode tries its store again.
-const probeInterval = 500 * time.Millisecond

@@ -23,8 +23,10 @@ type writeBatch struct {
 	// applied are answered once reads see the batch, durable once the disk has
 	// it.
 	applied, durable []answer
-	engine           storage.Engine
-	key, value       []byte // buffers
+	// askers are who has a write in the turn, once for each.
+	askers     []*actor.PID
+	engine     storage.Engine
+	key, value []byte // buffers
 }
 
 // answer is a message to send to whom.
@@ -35,26 +37,34 @@ type answer struct {
 
 func (w *writeBatch) reset(e storage.Engine) {
 	w.engine, w.sync = e, false
-	w.applied, w.durable = nil, nil // handed to the engine's callback
+	clear(w.applied)                                                  // an idle vnode keeps no records alive
+	w.applied, w.durable, w.askers = w.applied[:0], nil, w.askers[:0] // durable went to the engine's callback
 	clear(w.fresh)
+}
+
+// open returns the turn's batch, which begins with the first that needs it.
+func (w *writeBatch) open() storage.Batch {
+	if w.batch == nil {
+		w.batch = w.engine.NewBatch()
+	}
+	return w.batch
 }
 
 // set adds a record to the batch.
 func (w *writeBatch) set(key []byte, s vnode.Stored) {
-	if w.batch == nil {
-		w.batch = w.engine.NewBatch()
-	}
 	if w.fresh == nil {
 		w.fresh = make(map[string]vnode.Stored)
 	}
 	w.value = vnode.AppendStored(w.value[:0], key, s)
-	w.batch.Set(key, w.value)
+	w.open().Set(key, w.value)
 	w.fresh[string(key)] = s
 }
 
-// load reads what is stored under a key, zero if nothing. A value that cannot
-// be read is an error, never nothing.
-func (v *vnodeActor) load(key []byte) (vnode.Stored, error) {
+// loadForWrite reads what is stored under a key for a write that will replace
+// it, zero if nothing. A value that cannot be read is an error, never nothing.
+// A value that fails its checksum is set aside and treated as forgotten, which
+// gives the key a new epoch; the other replicas bring back what was lost.
+func (v *vnodeActor) loadForWrite(key []byte) (vnode.Stored, error) {
 	if s, ok := v.write.fresh[string(key)]; ok {
 		return s, nil
 	}
@@ -65,30 +75,19 @@ func (v *vnodeActor) load(key []byte) (vnode.Stored, error) {
 	if err != nil {
 		return vnode.Stored{}, err
 	}
-	return vnode.DecodeStored(key, b)
-}
-
-// loadForWrite is load for a write that will replace the record: a value that
-// fails its checksum is set aside and treated as forgotten, which gives the key
-// a new epoch. The other replicas bring back what was lost.
-func (v *vnodeActor) loadForWrite(key []byte) (vnode.Stored, error) {
-	s, err := v.load(key)
-	if errors.Is(err, vnode.ErrChecksum) || errors.Is(err, version.ErrCorrupt) {
+	s, err := vnode.DecodeStored(key, b)
+	if isCorrupt(err) {
 		v.s.corrupt(v.partition, key, err)
-		v.setAside(key)
+		v.write.open().Set(vnode.CorruptKey(key), b) // kept for inspection
 		return vnode.Stored{}, nil
 	}
 	return s, err
 }
 
-// setAside keeps the bytes of an unreadable value for inspection.
-func (v *vnodeActor) setAside(key []byte) {
-	if b, err := v.s.Engine.Get(nil, key); err == nil {
-		if v.write.batch == nil {
-			v.write.batch = v.s.Engine.NewBatch()
-		}
-		v.write.batch.Set(vnode.CorruptKey(key), b)
-	}
+// isCorrupt reports whether stored bytes are damaged, as opposed to unreadable
+// right now or written by a newer program.
+func isCorrupt(err error) bool {
+	return errors.Is(err, vnode.ErrChecksum) || errors.Is(err, version.ErrCorrupt)
 }
 
 // coordinate makes the dot of a client's write and adds it to the turn's
@@ -122,15 +121,14 @@ func (v *vnodeActor) coordinate(m *coordinate, sender *actor.PID) {
 // soon as reads see it. A write that changed nothing is answered the same way,
 // because what it relies on may still be on its way to the disk.
 func (w *writeBatch) acknowledge(a answer, sync bool) {
+	w.askers = append(w.askers, a.to)
 	if !sync {
 		w.applied = append(w.applied, a)
 		return
 	}
 	w.sync = true
 	w.durable = append(w.durable, a)
-	if w.batch == nil {
-		w.batch = w.engine.NewBatch()
-	}
+	w.open()
 }
 
 // replicate merges a coordinator's record into what is stored.
@@ -139,12 +137,16 @@ func (v *vnodeActor) replicate(m *messages.ReplicateRequest, sender *actor.PID) 
 		return
 	}
 	req, err := messages.ToReplicate(m)
+	var position [16]byte
+	if err == nil {
+		position, err = v.s.place(v.partition, m.GetPartition(), req.Key)
+	}
 	if err != nil {
 		v.s.answer(sender, v.self, messages.Fail(messages.CodeInvalid, "%v", err))
 		return
 	}
 	w := &v.write
-	w.key = vnode.AppendObjectKey(w.key[:0], v.partition, req.N, v.s.position(req.Key), req.Key)
+	w.key = vnode.AppendObjectKey(w.key[:0], v.partition, req.N, position, req.Key)
 	stored, err := v.loadForWrite(w.key)
 	if err != nil {
 		v.s.answer(sender, v.self, v.readFailure(err))
@@ -152,8 +154,8 @@ func (v *vnodeActor) replicate(m *messages.ReplicateRequest, sender *actor.PID) 
 	}
 	merged, changed, err := v.state.Accept(stored, req.Record)
 	if err != nil {
-		v.s.answer(sender, v.self, messages.Fail(messages.CodeInternal, "%v", err))
-		panic(fmt.Sprintf("vnode %d: %v: %v", v.partition, req.Key, err))
+		// Whoever is in this turn is answered by the mailbox.
+		panic(fmt.Sprintf("vnode %d: position %x: %v", v.partition, position, err))
 	}
 	if changed {
 		w.set(w.key, merged)
@@ -181,19 +183,14 @@ func (v *vnodeActor) commit() {
 	for _, a := range w.applied {
 		v.s.answer(a.to, v.self, a.message)
 	}
+	w.reset(v.s.Engine)
 }
 
 // uncommitted answers everybody of a turn whose batch was not applied.
 func (v *vnodeActor) uncommitted(err error) {
 	failure := messages.Fail(messages.CodeStorage, "partition %d on %s: %v", v.partition, v.s.Self, err)
-	told := map[string]bool{}
-	for _, list := range [][]answer{v.write.applied, v.write.durable} {
-		for _, a := range list {
-			if a.to != nil && !told[a.to.Address+"/"+a.to.Id] {
-				told[a.to.Address+"/"+a.to.Id] = true
-				v.s.answer(a.to, v.self, failure)
-			}
-		}
+	for _, to := range v.write.askers {
+		v.s.answer(to, v.self, failure)
 	}
 	v.fail("commit", err)
 }
@@ -202,16 +199,34 @@ func (v *vnodeActor) uncommitted(err error) {
 // disk does not hold up writes. The reader sees at least every write that the
 // vnode had applied when it took the request.
 func (v *vnodeActor) read(m *messages.ReadRequest, sender *actor.PID) {
-	key, err := messages.ToKey(m.GetBucket(), m.GetKey())
+	req, err := messages.ToRead(m)
+	var position [16]byte
+	if err == nil {
+		position, err = v.s.place(v.partition, m.GetPartition(), req.Key)
+	}
 	if err != nil {
 		v.s.answer(sender, v.self, messages.Fail(messages.CodeInvalid, "%v", err))
 		return
 	}
 	s, self, partition := v.s, v.self, v.partition
-	digest := int(m.GetDigestAbove())
-	n := int(m.GetN())
-	if !s.Readers.Submit(func() { s.readRecord(self, sender, partition, n, key, digest) }) {
-		v.s.shed(sender, m)
+	s.onReader(sender, m, func() { s.readRecord(self, sender, partition, position, req) })
+}
+
+// onReader runs a read of the store on the pool. The sender gets an answer also
+// when the pool is full, and when the read panics.
+func (s *Services) onReader(sender *actor.PID, request any, read func()) {
+	submitted := s.Readers.Submit(func() {
+		returned := false
+		defer func() {
+			if !returned {
+				s.failed(sender, request)
+			}
+		}()
+		read()
+		returned = true
+	})
+	if !submitted {
+		s.shed(sender, request)
 	}
 }
 
@@ -220,8 +235,8 @@ func (v *vnodeActor) readFailure(err error) *messages.Failure {
 }
 
 // readRecord runs on a reader.
-func (s *Services) readRecord(vnodePID, sender *actor.PID, p dynamo.Partition, n int, key dynamo.Key, digest int) {
-	storageKey := vnode.AppendObjectKey(make([]byte, 0, 64+len(key.Name)), p, n, s.position(key), key)
+func (s *Services) readRecord(vnodePID, sender *actor.PID, p dynamo.Partition, position [16]byte, req messages.Read) {
+	storageKey := vnode.AppendObjectKey(make([]byte, 0, 64+len(req.Key.Name)), p, req.N, position, req.Key)
 	b, err := s.Engine.Get(nil, storageKey)
 	if errors.Is(err, storage.ErrNotFound) {
 		s.answer(sender, vnodePID, &messages.ReadReply{Authoritative: true})
@@ -229,9 +244,9 @@ func (s *Services) readRecord(vnodePID, sender *actor.PID, p dynamo.Partition, n
 	}
 	var record []byte
 	if err == nil {
-		record, err = vnode.StoredRecord(storageKey, b, digest)
+		record, err = vnode.StoredRecord(storageKey, b, req.DigestAbove)
 	}
-	if errors.Is(err, vnode.ErrChecksum) || errors.Is(err, version.ErrCorrupt) {
+	if isCorrupt(err) {
 		// Missing, and to be repaired; never "not found" to the client.
 		s.corrupt(p, storageKey, err)
 		s.answer(sender, vnodePID, &messages.ReadReply{})

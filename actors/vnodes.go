@@ -1,7 +1,10 @@
 package actors
 
 import (
+	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,6 +24,8 @@ const vnodeRestarts = 10
 // gives this node, and restarts those that fail.
 type vnodesActor struct {
 	s *Services
+	// stopping: a child spawned now would be told by nobody to stop.
+	stopping bool
 }
 
 // document tells an actor of a cluster document that came into force.
@@ -32,6 +37,7 @@ func (*document) RuntimeControl() {}
 func newVnodes(s *Services) *actor.Props {
 	strategy := rt.RestartWithLimit(vnodeRestarts, time.Minute, func(child *actor.PID, reason any) {
 		s.Log.Error("vnode failed too often and stays down", slog.String("actor", child.Id), slog.Any("reason", reason))
+		s.vnodes.gone(child.Id, fmt.Sprintf("failed more than %d times in a minute: %v", vnodeRestarts, reason))
 	})
 	return actor.PropsFromProducer(func() actor.Actor { return &vnodesActor{s: s} }, flat,
 		actor.WithMailbox(rt.NewMailbox(rt.MailboxOptions{Registry: s.Registry})),
@@ -41,10 +47,18 @@ func newVnodes(s *Services) *actor.Props {
 // Receive starts vnodes.
 func (v *vnodesActor) Receive(ctx actor.Context) {
 	switch m := ctx.Message().(type) {
+	case *actor.Started: // after a restart, which has stopped the children
+		if doc := v.s.Document(); doc != nil {
+			v.start(ctx, *doc)
+		}
 	case *document:
-		v.start(ctx, m.doc)
+		if !v.stopping {
+			v.start(ctx, m.doc)
+		}
+	case *actor.Stopping:
+		v.stopping = true
 	case *actor.Terminated:
-		v.s.vnodes.gone(m.GetWho().GetId())
+		v.s.vnodes.gone(m.GetWho().GetId(), "stopped")
 	}
 }
 
@@ -54,10 +68,11 @@ func (v *vnodesActor) start(ctx actor.Context, doc member.Document) {
 			continue
 		}
 		if _, err := ctx.SpawnNamed(newVnode(v.s, p), vnodeName(p)); err != nil {
-			v.s.Log.Error("vnode does not start", slog.Uint64("partition", uint64(p)), slog.Any("error", err))
 			v.s.vnodeDown(p, "start", err)
+			v.s.vnodes.gone(vnodeName(p), "start: "+err.Error())
 		}
 	}
+	v.s.vnodes.notify() // a node without partitions is ready now
 }
 
 // VnodeStatus is what the node knows of one of its partitions.
@@ -78,11 +93,11 @@ type vnodeTable struct {
 	changed chan struct{}
 }
 
-// add makes a row for a vnode that starts; false if there is one.
+// add makes a row for a vnode that starts; false if there is one that lives.
 func (t *vnodeTable) add(p dynamo.Partition) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if _, ok := t.rows[p]; ok {
+	if row, ok := t.rows[p]; ok && !row.stopped {
 		return false
 	}
 	t.put(VnodeStatus{Partition: p, Problem: "opening"})
@@ -100,37 +115,50 @@ func (t *vnodeTable) put(row VnodeStatus) {
 		t.rows = make(map[dynamo.Partition]VnodeStatus)
 	}
 	t.rows[row.Partition] = row
+	t.wake()
+}
+
+// wake tells those who wait for a change; the lock is held.
+func (t *vnodeTable) wake() {
 	if t.changed != nil {
 		close(t.changed)
 	}
 	t.changed = make(chan struct{})
 }
 
-// gone notes that a vnode's actor has stopped for good.
-func (t *vnodeTable) gone(name string) {
+// notify wakes those who wait for a change that is not in the table.
+func (t *vnodeTable) notify() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.wake()
+}
+
+// gone notes that a vnode's actor has stopped for good. The first reason given
+// stands.
+func (t *vnodeTable) gone(name, why string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for p, row := range t.rows {
-		if vnodeName(p) == name {
-			row.Serving, row.stopped, row.Problem = false, true, "stopped: "+row.Problem
+		if vnodeName(p) == name && !row.stopped {
+			row.Serving, row.stopped, row.Problem = false, true, why
 			t.put(row)
 		}
 	}
 }
 
-// serving returns how many of the rows serve, a problem of one that does not,
-// and a channel that is closed at the next change.
+// serving returns how many of the rows serve, the problem of the first that does
+// not, and a channel that is closed at the next change.
 func (t *vnodeTable) serving() (up, all int, problem string, changed <-chan struct{}) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.changed == nil {
 		t.changed = make(chan struct{})
 	}
-	for _, row := range t.rows {
-		if row.Serving {
+	for _, p := range slices.Sorted(maps.Keys(t.rows)) {
+		if row := t.rows[p]; row.Serving {
 			up++
-		} else {
-			problem = row.Problem
+		} else if problem == "" {
+			problem = fmt.Sprintf("partition %d: %s", p, row.Problem)
 		}
 	}
 	return up, len(t.rows), problem, t.changed
@@ -143,8 +171,12 @@ func (t *vnodeTable) has(p dynamo.Partition) bool {
 	return t.rows[p].Serving
 }
 
-func (s *Services) vnodeUp(p dynamo.Partition) {
+// vnodeUp records that a vnode serves; again, if it had failed.
+func (s *Services) vnodeUp(p dynamo.Partition, again bool) {
 	s.vnodes.set(VnodeStatus{Partition: p, Serving: true})
+	if again {
+		s.Log.Info("vnode serves again", slog.Uint64("partition", uint64(p)))
+	}
 }
 
 // vnodeDown records that a vnode cannot serve and why.

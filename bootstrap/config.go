@@ -129,10 +129,15 @@ func (c Config) Validate() error {
 	c.checkAddresses(bad)
 	c.checkNumbers(bad)
 	c.checkTLS(bad)
+	named := map[string]bool{}
 	for _, b := range c.Buckets {
 		if err := b.Validate(); err != nil {
 			bad("buckets", "%v", err)
 		}
+		if named[b.Name] {
+			bad("buckets", "%q is there twice", b.Name)
+		}
+		named[b.Name] = true
 	}
 	if len(p.List) == 0 {
 		return nil
@@ -164,6 +169,11 @@ func (c Config) checkAddresses(bad func(string, string, ...any)) {
 	}
 	if c.DataDir == "" {
 		bad("data-dir", "must be set: the folder that holds this node's data")
+	}
+	if c.Consul != "" {
+		if err := checkConsulAddress(c.Consul); err != nil {
+			bad("consul", "%v", err)
+		}
 	}
 	if c.Consul != "" && len(c.Seeds) > 0 {
 		bad("consul", "set either consul or seed, not both")

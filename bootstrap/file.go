@@ -1,8 +1,10 @@
 package bootstrap
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strings"
@@ -43,12 +45,19 @@ func ReadFile(path string) (File, error) {
 	if err != nil {
 		return f, fmt.Errorf("configuration file: %w", err)
 	}
-	var doc yaml.Node
-	if err := yaml.Unmarshal(raw, &doc); err != nil {
+	var doc, more yaml.Node
+	decoder := yaml.NewDecoder(bytes.NewReader(raw))
+	switch err := decoder.Decode(&doc); {
+	case errors.Is(err, io.EOF):
+		return f, nil
+	case err != nil:
 		return f, &Problems{File: path, List: syntaxProblems(err)}
 	}
-	if len(doc.Content) == 0 {
-		return f, nil
+	switch err := decoder.Decode(&more); {
+	case err == nil:
+		return f, &Problems{File: path, List: []Problem{{Line: more.Line, Text: "the file is more than one document (---)"}}}
+	case !errors.Is(err, io.EOF):
+		return f, &Problems{File: path, List: syntaxProblems(err)}
 	}
 	r := fileReader{file: &f}
 	r.read(doc.Content[0])
@@ -111,6 +120,10 @@ func (r *fileReader) setting(name string, value *yaml.Node) {
 			return
 		}
 		for _, item := range value.Content {
+			if item.Kind != yaml.ScalarNode {
+				r.bad(item, name, "takes a list of values")
+				return
+			}
 			s.Values = append(s.Values, item.Value)
 		}
 	default:
@@ -151,6 +164,10 @@ func (r *fileReader) buckets(list *yaml.Node) {
 		b, err := spec.bucket()
 		if err != nil {
 			r.bad(item, "buckets", "%q: %v", spec.Name, err)
+			continue
+		}
+		if slices.ContainsFunc(r.file.Buckets, func(other member.Bucket) bool { return other.Name == b.Name }) {
+			r.bad(item, "buckets", "%q is there twice", b.Name)
 			continue
 		}
 		r.file.Buckets = append(r.file.Buckets, b)

@@ -22,7 +22,10 @@ type status struct {
 	Version   uint64        `json:"document_version,omitempty"`
 	Health    actors.Health `json:"health"`
 	Storage   storageStatus `json:"storage"`
-	Peers     []peerStatus  `json:"peers"`
+	// Registry is where other nodes are found; its problems keep no node from
+	// serving.
+	Registry RegistryStatus `json:"registry"`
+	Peers    []peerStatus   `json:"peers"`
 }
 
 type storageStatus struct {
@@ -72,7 +75,8 @@ func (n *Node) writeStatus(w http.ResponseWriter, s status, ok bool) {
 
 func (n *Node) status() status {
 	s := status{
-		Node: n.config.Name, Cluster: n.config.Cluster, Health: n.actors.Health(), Storage: storageOf(n.engine), Peers: []peerStatus{},
+		Node: n.config.Name, Cluster: n.config.Cluster, Health: n.actors.Health(), Storage: storageOf(n.engine),
+		Registry: n.discovery.Status(), Peers: []peerStatus{},
 	}
 	if doc := n.document.Load(); doc != nil {
 		s.ClusterID, s.Version = doc.ClusterID.String(), doc.Version

@@ -44,10 +44,10 @@ type Identity struct {
 	Start uint64 `json:"start"`
 }
 
-// StoreID is the store's id as bytes.
+// StoreID is the store's id as bytes; zero if it is not an id.
 func (i Identity) StoreID() (id [16]byte) {
 	b, err := hex.DecodeString(i.Store)
-	if err == nil {
+	if err == nil && len(b) == len(id) {
 		copy(id[:], b)
 	}
 	return id
@@ -93,6 +93,10 @@ func readIdentity(e storage.Engine) (Identity, error) {
 	}
 	if err := json.Unmarshal(raw, &id); err != nil {
 		return id, fmt.Errorf("%w: identity: %w", ErrDamaged, err)
+	}
+	// A newer format may say it differently; it is refused by its number.
+	if id.Format < 1 || id.Format <= storeFormat && id.StoreID() == [16]byte{} {
+		return id, fmt.Errorf("%w: identity: format %d, store %q", ErrDamaged, id.Format, id.Store)
 	}
 	return id, nil
 }

@@ -2,7 +2,6 @@ package bootstrap
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -23,7 +22,6 @@ import (
 	"github.com/dynactor/dynactor/dynamo"
 	"github.com/dynactor/dynactor/dynamo/founding"
 	"github.com/dynactor/dynactor/dynamo/member"
-	"github.com/dynactor/dynactor/dynamo/vnode"
 	"github.com/dynactor/dynactor/messages"
 	"github.com/dynactor/dynactor/storage"
 	"github.com/dynactor/dynactor/storage/pebbledb"
@@ -54,17 +52,22 @@ type Node struct {
 	httpAddr  string
 	document  atomic.Pointer[member.Document]
 	fatal     chan error
-	cancel    context.CancelFunc
-	wg        sync.WaitGroup
+	// life ends when the node stops, by cancel.
+	life   context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	// connected are the seeds that are dialled.
+	connected map[string]bool
 	// undo are the steps that take back what Start did, in the order done.
 	undo []func(context.Context) error
 	stop sync.Once
 }
 
-// Options replace parts of a node, for tests and for embedding.
+// Options replace parts of a node, for tests and for embedding. The node owns
+// what it is given: it closes engine and listener when it stops, and when it
+// does not start.
 type Options struct {
-	// Engine is the store; nil opens Pebble in the data directory. The node
-	// closes it.
+	// Engine is the store; nil opens Pebble in the data directory.
 	Engine storage.Engine
 	// Listener takes the place of listening on Config.Listen.
 	Listener net.Listener
@@ -76,17 +79,18 @@ type Options struct {
 // serves. On an error everything is taken back.
 func Start(c Config, o Options) (*Node, error) {
 	if err := c.Validate(); err != nil {
-		return nil, err
+		return nil, errors.Join(err, o.close())
 	}
 	if o.LogTo == nil {
 		o.LogTo = os.Stderr
 	}
 	log, err := NewLogger(o.LogTo, c.LogLevel, c.LogFormat)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, o.close())
 	}
-	n := &Node{config: c, log: log.With(slog.String("node", c.Name)), fatal: make(chan error, 1)}
-	for _, step := range []func(Options) error{n.openStore, n.listen, n.startLinks, n.startActors, n.startHTTP, n.startDiscovery} {
+	n := &Node{config: c, log: log.With(slog.String("node", c.Name)), fatal: make(chan error, 1), connected: map[string]bool{}}
+	n.life, n.cancel = context.WithCancel(context.Background())
+	for _, step := range []func(Options) error{n.own, n.openStore, n.listen, n.startLinks, n.startActors, n.startHTTP, n.startDiscovery} {
 		if err := step(o); err != nil {
 			ctx, cancel := context.WithTimeout(context.Background(), StopTimeout)
 			defer cancel()
@@ -96,8 +100,37 @@ func Start(c Config, o Options) (*Node, error) {
 	return n, nil
 }
 
+// close frees what a node that does not start was given.
+func (o Options) close() error {
+	var err error
+	if o.Engine != nil {
+		err = o.Engine.Close()
+	}
+	if o.Listener != nil {
+		err = errors.Join(err, o.Listener.Close())
+	}
+	return err
+}
+
 // onStop adds a step to take back.
 func (n *Node) onStop(undo func(context.Context) error) { n.undo = append(n.undo, undo) }
+
+// own takes over the listener that was given; it may never be used.
+func (n *Node) own(o Options) error {
+	if o.Listener != nil {
+		n.listener = o.Listener
+		n.onStop(n.closeListener)
+	}
+	return nil
+}
+
+// closeListener closes the listener unless the links have.
+func (n *Node) closeListener(context.Context) error {
+	if err := n.listener.Close(); !errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return nil
+}
 
 // openStore opens and locks the data directory and checks whose it is.
 func (n *Node) openStore(o Options) error {
@@ -136,24 +169,18 @@ func (n *Node) fail(err error) {
 // Fatal delivers the error after which the process must end: the store failed.
 func (n *Node) Fatal() <-chan error { return n.fatal }
 
-func (n *Node) listen(o Options) error {
-	n.listener = o.Listener
+func (n *Node) listen(Options) error {
 	if n.listener == nil {
 		l, err := net.Listen("tcp", n.config.Listen)
 		if err != nil {
 			return fmt.Errorf("listen on %s: %w (is another node running there? choose another with --listen)", n.config.Listen, err)
 		}
 		n.listener = l
+		n.onStop(n.closeListener)
 	}
 	if n.config.Advertise == "" {
 		n.config.Advertise = n.listener.Addr().String()
 	}
-	n.onStop(func(context.Context) error {
-		if err := n.listener.Close(); !errors.Is(err, net.ErrClosed) {
-			return err
-		}
-		return nil
-	})
 	return nil
 }
 
@@ -166,6 +193,7 @@ func (n *Node) startLinks(Options) error {
 	c.Start = n.identity.Start
 	c.Listener, c.Advertise = n.listener, n.config.Advertise
 	c.Logger = n.log
+	c.Observer.Down = n.peerDown
 	tls, err := loadTLS(n.config)
 	if err != nil {
 		return err
@@ -176,6 +204,14 @@ func (n *Node) startLinks(Options) error {
 	}
 	n.onStop(n.links.Stop)
 	return nil
+}
+
+// peerDown is called by the links. They carry nothing before the actors are
+// there.
+func (n *Node) peerDown(p link.Peer, _ error) {
+	if p.Role == messages.RoleNode {
+		n.actors.PeerDown(dynamo.NodeID(p.ID))
+	}
 }
 
 // clusterID is empty before the node is in a cluster.
@@ -205,104 +241,10 @@ func (n *Node) startActors(Options) error {
 	return n.links.Start()
 }
 
-// founding tells the membership actor how to come into a cluster.
-func (n *Node) founding() (actors.Founding, error) {
-	doc, found, err := readDocument(n.engine)
-	if err != nil {
-		return actors.Founding{}, err
-	}
-	intent, durable, err := n.readIntent()
-	if err != nil {
-		return actors.Founding{}, err
-	}
-	n.discovery = n.newDiscovery()
-	f := actors.Founding{
-		Config: founding.Config{
-			Self: founding.Candidate{
-				ID: dynamo.NodeID(n.config.Name), Store: n.identity.StoreID(), Start: n.identity.Start, Zone: n.config.Zone,
-				Capacity: n.config.Capacity, Address: n.config.Advertise, Founding: n.config.Found, Partitions: n.config.Partitions,
-			},
-			Expect: n.expect(), Elect: n.discovery.Elects(), Intent: intent, IntentDurable: durable,
-		},
-		ClusterName: n.config.Cluster, Buckets: n.config.Buckets, Peers: n.peers, Addresses: n.addresses,
-		StoreDocument: n.storeDocument, StoreIntent: n.storeIntent, Elect: n.elect,
-	}
-	if found {
-		f.Document = &doc
-	}
-	return f, nil
-}
-
-// expect is how many nodes found the cluster together.
-func (n *Node) expect() int {
-	switch {
-	case n.config.Expect > 0:
-		return n.config.Expect
-	case n.config.Consul != "":
-		return 3
-	}
-	others := map[string]bool{}
-	for _, s := range n.config.Seeds {
-		if s != n.config.Listen && s != n.config.Advertise {
-			others[s] = true
-		}
-	}
-	return 1 + len(others)
-}
-
-var intentKey = vnode.NodeKey("intent")
-
-// readIntent returns the cluster id that this node meant to found, or a fresh
-// one.
-func (n *Node) readIntent() (id founding.ClusterID, durable bool, err error) {
-	b, err := readFact(n.engine, intentKey)
-	switch {
-	case errors.Is(err, storage.ErrNotFound):
-		rand.Read(id[:]) // never fails: crypto/rand ends the process instead
-		return id, false, nil
-	case err != nil:
-		return id, false, err
-	case len(b) != len(id):
-		return id, false, fmt.Errorf("%w: intent of %d bytes", ErrDamaged, len(b))
-	}
-	copy(id[:], b)
-	return id, true, nil
-}
-
-func (n *Node) storeIntent(id founding.ClusterID, done func(error)) { n.store(intentKey, id[:], done) }
-
-func (n *Node) storeDocument(doc member.Document, done func(error)) {
-	raw, err := encodeDocument(doc)
-	if err != nil {
-		done(err)
-		return
-	}
-	n.store(documentKey, raw, done)
-}
-
-// store makes a fact durable without waiting.
-func (n *Node) store(key, value []byte, done func(error)) {
-	b := n.engine.NewBatch()
-	b.Set(key, factBytes(value))
-	if err := b.Commit(storage.Synced, done); err != nil {
-		done(err)
-	}
-}
-
-func (n *Node) elect(id founding.ClusterID, done func(bool, dynamo.NodeID, error)) {
-	n.wg.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), electTimeout)
-		defer cancel()
-		done(n.discovery.Elect(ctx, id))
-	})
-}
-
-// electTimeout bounds one question to the registry.
-const electTimeout = 5 * time.Second
-
 // onDocument puts a cluster document into force at the links.
 func (n *Node) onDocument(doc member.Document) {
 	n.document.Store(&doc)
+	n.discovery.Confirm(founding.ClusterID(doc.ClusterID), doc.Members[0].ID)
 	n.links.ClusterChanged()
 	for _, m := range doc.Members {
 		if string(m.ID) == n.config.Name || m.Address == "" {
@@ -367,21 +309,19 @@ func (n *Node) startHTTP(Options) error {
 }
 
 // newDiscovery picks Consul or the list.
-func (n *Node) newDiscovery() Discovery {
+func (n *Node) newDiscovery() (Discovery, error) {
 	if n.config.Consul != "" {
 		return newConsul(n.config, n.identity, n.log)
 	}
-	return static{addresses: n.config.Seeds}
+	return static{addresses: n.config.Seeds}, nil
 }
 
 // startDiscovery looks for the others until the node stops.
 func (n *Node) startDiscovery(Options) error {
-	ctx, cancel := context.WithCancel(context.Background())
-	n.cancel = cancel
 	done := make(chan error, 1)
-	go func() { done <- n.discovery.Run(ctx, n.connect) }()
+	go func() { done <- n.discovery.Run(n.life, n.connect) }()
 	n.onStop(func(stop context.Context) error {
-		cancel()
+		n.cancel()
 		select {
 		case err := <-done:
 			return err
@@ -392,16 +332,29 @@ func (n *Node) startDiscovery(Options) error {
 	return nil
 }
 
-// connect dials seeds; those of this node itself are refused by the link.
+// connect dials seeds, and gives those up that are no longer among them; links
+// to nodes that were found there stay. The node's own address, if it is there
+// under another name, is refused by the link. Discovery's goroutine calls it.
 func (n *Node) connect(addresses []string) {
+	now := make(map[string]bool, len(addresses))
 	for _, a := range addresses {
 		if a == n.config.Advertise {
+			continue
+		}
+		now[a] = true
+		if n.connected[a] {
 			continue
 		}
 		if err := n.links.Connect(a); err != nil {
 			n.log.Warn("seed", slog.String("address", a), slog.Any("error", err))
 		}
 	}
+	for a := range n.connected {
+		if !now[a] {
+			n.links.Disconnect(a)
+		}
+	}
+	n.connected = now
 }
 
 // WaitReady returns once the node serves, or with the reason why it does not
@@ -429,6 +382,7 @@ func (n *Node) Counters() *actors.Counters { return n.actors.Counters() }
 func (n *Node) Stop(ctx context.Context) error {
 	var err error
 	n.stop.Do(func() {
+		n.cancel()
 		for i := len(n.undo) - 1; i >= 0; i-- {
 			err = errors.Join(err, n.undo[i](ctx))
 		}

@@ -33,6 +33,7 @@ type Client struct {
 	pending *pending
 	front   *actor.PID
 	refresh chan struct{}
+	closed  chan struct{} // closed by Close
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup
 	closing sync.Once
@@ -48,13 +49,13 @@ func New(config Config) (*Client, error) {
 	rand.Read(suffix[:]) // never fails: crypto/rand ends the process instead
 	c := &Client{
 		config: config, id: "client-" + hex.EncodeToString(suffix[:]), log: config.Logger, routes: newRoutes(),
-		refresh: make(chan struct{}, 1),
+		refresh: make(chan struct{}, 1), closed: make(chan struct{}),
 	}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
 	if err := c.start(); err != nil {
-		return nil, err
+		return nil, errors.Join(err, c.Close())
 	}
 	return c, nil
 }
@@ -67,7 +68,8 @@ func (c *Client) start() error {
 	case c.system.Address() == noAddress:
 		c.system.ProcessRegistry.Address = c.id
 	default:
-		return fmt.Errorf("client: the actor system has the address %q of its own; leave System nil", c.system.Address())
+		return fmt.Errorf("%w: the actor system has the address %q already, from a remote or from another client; leave System nil",
+			ErrInvalid, c.system.Address())
 	}
 	lc := link.Default()
 	lc.NodeID, lc.Role, lc.ClusterName, lc.TLS, lc.Logger = c.id, messages.RoleClient, c.config.Cluster, c.config.TLS, c.log
@@ -89,12 +91,11 @@ func (c *Client) start() error {
 	}
 	for _, n := range c.config.Nodes {
 		if err := c.links.Connect(n); err != nil {
-			return errors.Join(err, c.Close())
+			return err
 		}
 	}
-	c.front, err = c.system.Root.SpawnNamed(actor.PropsFromProducer(func() actor.Actor { return &front{client: c} }), "client/front")
-	if err != nil {
-		return errors.Join(err, c.Close())
+	if c.front, err = c.system.Root.SpawnNamed(newFront(c), "client/front"); err != nil {
+		return err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	c.cancel = cancel
@@ -106,26 +107,39 @@ func (c *Client) start() error {
 func (c *Client) PID() *actor.PID { return c.front }
 
 // Close ends the client. Requests under way fail with ErrClosed. The
-// application's own actor system goes on.
+// application's own actor system goes on; it can not get another client. Close
+// must not be called from an actor that the client waits for.
 func (c *Client) Close() error {
 	var err error
-	c.closing.Do(func() {
-		if c.cancel != nil {
-			c.cancel()
-		}
+	c.closing.Do(func() { err = c.close() })
+	return err
+}
+
+// close takes back what start did, also if that came half way only.
+func (c *Client) close() error {
+	var err error
+	close(c.closed)
+	if c.cancel != nil {
+		c.cancel()
+	}
+	if c.pending != nil {
 		c.pending.close()
-		if c.front != nil {
-			c.system.Root.Stop(c.front)
-		}
+	}
+	if c.front != nil {
+		err = c.system.Root.StopFuture(c.front).Wait() // it starts no more requests
+	}
+	if c.links != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
-		err = c.links.Stop(ctx)
-		c.wg.Wait()
+		err = errors.Join(err, c.links.Stop(ctx))
+	}
+	c.wg.Wait()
+	if c.pending != nil {
 		c.system.ProcessRegistry.Remove(c.pending.pid)
-		if c.own {
-			c.system.Shutdown()
-		}
-	})
+	}
+	if c.own {
+		c.system.Shutdown()
+	}
 	return err
 }
 
@@ -144,24 +158,56 @@ func (c *Client) Nodes() []string {
 // says what keeps it.
 func (c *Client) Ready(ctx context.Context) error {
 	for c.routes.version() == 0 {
-		node, changed := c.routes.any()
-		if node == "" {
-			select {
-			case <-changed:
-				continue
-			case <-ctx.Done():
-				return &Error{Kind: ErrUnavailable, Text: c.unreachable()}
-			}
+		node, err := c.connected(ctx)
+		if err != nil {
+			return err
 		}
 		if err := c.fetchRing(ctx, node); err != nil {
-			select {
-			case <-time.After(ringRetry):
-			case <-ctx.Done():
-				return &Error{Kind: ErrUnavailable, Text: fmt.Sprintf("%s does not serve: %v", node, err)}
+			if pauseErr := c.pause(ctx, ringRetry); pauseErr != nil {
+				return c.ended(pauseErr, fmt.Sprintf("%s does not serve: %v", node, err))
 			}
 		}
 	}
 	return nil
+}
+
+// connected waits for a node to be connected, and returns one.
+func (c *Client) connected(ctx context.Context) (string, error) {
+	for {
+		node, changed := c.routes.any()
+		if node != "" {
+			return node, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return "", c.ended(ctx.Err(), c.unreachable())
+		case <-c.closed:
+			return "", ErrClosed
+		}
+	}
+}
+
+// pause waits, or returns why it did not: ErrClosed, or the error of ctx.
+func (c *Client) pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-c.closed:
+		return ErrClosed
+	}
+}
+
+// ended is the error of what was given up without an answer because of cause.
+func (c *Client) ended(cause error, text string) error {
+	if errors.Is(cause, ErrClosed) {
+		return ErrClosed
+	}
+	return &Error{Kind: ErrUnavailable, Text: text, Cause: cause}
 }
 
 // ringRetry is the pause before a node that knows no ring yet is asked again.
@@ -226,11 +272,14 @@ func (c *Client) fetchRing(ctx context.Context, node string) error {
 	return &Error{Kind: ErrInternal, Node: reply.node, Text: fmt.Sprintf("unexpected answer %T", reply.message)}
 }
 
+// errNotSent: the client was closed before the message was sent.
+var errNotSent = fmt.Errorf("%w before the request was sent", ErrClosed)
+
 // ask sends one message to an actor of a node and waits for the answer.
 func (c *Client) ask(ctx context.Context, node, name string, message any) (answered, error) {
 	a, self := c.pending.open(node)
 	if a == nil {
-		return answered{}, ErrClosed
+		return answered{}, errNotSent
 	}
 	c.system.Root.RequestWithCustomSender(actor.NewPID(node, name), message, self)
 	select {

@@ -35,7 +35,8 @@ var (
 	// ErrInternal: a node failed while it had the request, or it does not
 	// understand it.
 	ErrInternal = errors.New("client: internal error of a node")
-	// ErrClosed: the client was closed.
+	// ErrClosed: the client was closed. A write that was under way then is
+	// ErrUnknown too.
 	ErrClosed = errors.New("client: closed")
 )
 
@@ -47,6 +48,9 @@ type Error struct {
 	Text string
 	// Node is the node that said so; empty if none did.
 	Node string
+	// Cause is what ended the request here: the error of its context, or
+	// ErrClosed; nil when a node's answer did. errors.Is finds it too.
+	Cause error
 	// Answered of Needed replicas answered, when a quorum was not met; the same
 	// of primaries.
 	Answered, Needed                   int
@@ -65,8 +69,13 @@ func (e *Error) Error() string {
 	return out
 }
 
-// Unwrap gives errors.Is the kind.
-func (e *Error) Unwrap() error { return e.Kind }
+// Unwrap gives errors.Is the kind and the cause.
+func (e *Error) Unwrap() []error {
+	if e.Cause == nil {
+		return []error{e.Kind}
+	}
+	return []error{e.Kind, e.Cause}
+}
 
 var kinds = map[uint32]error{
 	messages.CodeInvalid: ErrInvalid, messages.CodeBadContext: ErrContext, messages.CodeTooLarge: ErrTooLarge,

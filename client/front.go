@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
+
+	"github.com/dynactor/dynactor/actors/rt"
 )
 
 // Get asks the client's PID to read a key; the answer is a *GetResult to the
@@ -64,6 +66,36 @@ type front struct {
 // over tells the front that a request has ended.
 type over struct{}
 
+func newFront(c *Client) *actor.Props {
+	return actor.PropsFromProducer(func() actor.Actor { return &front{client: c} },
+		actor.WithMailbox(rt.NewMailbox(rt.MailboxOptions{Shed: c.shed})))
+}
+
+// RuntimeControl lets an end make room before another request asks for it.
+func (*over) RuntimeControl() {}
+
+// shed answers a request that the front did not take: its queue is full, or the
+// client is closed.
+func (c *Client) shed(sender *actor.PID, message any) {
+	err := ErrOverloaded
+	select {
+	case <-c.closed:
+		err = ErrClosed
+	default:
+	}
+	if sender == nil {
+		return
+	}
+	switch m := message.(type) {
+	case *Get:
+		c.system.Root.Send(sender, &GetResult{Tag: m.Tag, Err: err})
+	case *Put:
+		c.system.Root.Send(sender, &PutResult{Tag: m.Tag, Err: err})
+	case *Delete:
+		c.system.Root.Send(sender, &PutResult{Tag: m.Tag, Err: err})
+	}
+}
+
 // Receive starts requests.
 func (f *front) Receive(ctx actor.Context) {
 	switch m := ctx.Message().(type) {
@@ -71,32 +103,27 @@ func (f *front) Receive(ctx actor.Context) {
 		f.run(ctx, m.Timeout, func(c context.Context) any {
 			o, err := f.client.Bucket(m.Bucket).Get(c, m.Key, m.Options...)
 			return &GetResult{Tag: m.Tag, Object: o, Err: err}
-		}, &GetResult{Tag: m.Tag, Err: ErrOverloaded})
+		})
 	case *Put:
 		f.run(ctx, m.Timeout, func(c context.Context) any {
 			w, err := f.client.Bucket(m.Bucket).Put(c, m.Key, m.Value, m.Options...)
 			return &PutResult{Tag: m.Tag, Written: w, Err: err}
-		}, &PutResult{Tag: m.Tag, Err: ErrOverloaded})
+		})
 	case *Delete:
 		f.run(ctx, m.Timeout, func(c context.Context) any {
 			w, err := f.client.Bucket(m.Bucket).Delete(c, m.Key, m.Options...)
 			return &PutResult{Tag: m.Tag, Written: w, Err: err}
-		}, &PutResult{Tag: m.Tag, Err: ErrOverloaded})
+		})
 	case *over:
 		f.inFlight--
 	}
 }
 
 // run carries out a request, or answers overloaded at once.
-func (f *front) run(ctx actor.Context, timeout time.Duration, request func(context.Context) any, overloaded any) {
+func (f *front) run(ctx actor.Context, timeout time.Duration, request func(context.Context) any) {
 	sender, self, root := ctx.Sender(), ctx.Self(), ctx.ActorSystem().Root
-	answer := func(m any) {
-		if sender != nil {
-			root.Send(sender, m)
-		}
-	}
 	if f.inFlight >= maxInFlight {
-		answer(overloaded)
+		f.client.shed(sender, ctx.Message())
 		return
 	}
 	f.inFlight++
@@ -106,7 +133,9 @@ func (f *front) run(ctx actor.Context, timeout time.Duration, request func(conte
 	f.client.wg.Go(func() {
 		c, cancel := context.WithTimeout(context.Background(), timeout)
 		defer cancel()
-		answer(request(c))
+		if result := request(c); sender != nil {
+			root.Send(sender, result)
+		}
 		root.Send(self, &over{})
 	})
 }

@@ -15,9 +15,13 @@ const pageSize = 1000
 // Keys calls visit with every key of the bucket that some replica knows,
 // deleted ones among them, each once, until visit returns an error. For each
 // partition it asks so many replicas that at least one of them has each
-// acknowledged write (N - W + 1), so no write is missed. Keys come partition by
-// partition, in no useful order, and reflect no single moment.
+// acknowledged write (N - W + 1), so no write is missed; that holds for writes
+// with the bucket's own W or more, not for those that asked for less. Keys come
+// partition by partition, in no useful order, and reflect no single moment.
 func (b *Bucket) Keys(ctx context.Context, visit func(key string) error) error {
+	if err := (dynamo.Key{Bucket: b.name, Name: "any"}).Validate(); err != nil {
+		return &Error{Kind: ErrInvalid, Text: err.Error()}
+	}
 	if err := b.client.Ready(ctx); err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -43,6 +44,9 @@ func (b *Bucket) Get(ctx context.Context, key string, opts ...Option) (Object, e
 	out := Object{Context: got.GetContext()}
 	for _, v := range got.GetValues() {
 		value := Value{Value: v.GetValue(), Dot: v.GetDot(), Time: time.Unix(0, v.GetTimeNs()).UTC()}
+		if value.Value == nil {
+			value.Value = []byte{} // empty, which is not the same as none
+		}
 		if v.GetExpiresNs() != 0 {
 			value.Expires = time.Unix(0, v.GetExpiresNs()).UTC()
 		}
@@ -173,27 +177,19 @@ type try struct {
 
 func (t *try) run(ctx context.Context) (answered, error) {
 	for attempt := 0; ; {
-		nodes := t.client.routes.order(t.key, t.seen)
-		if len(nodes) == 0 || t.client.routes.version() == 0 {
-			if err := t.client.Ready(ctx); err != nil {
-				return answered{}, t.give(ctx, err)
-			}
-			if nodes = t.client.routes.order(t.key, t.seen); len(nodes) == 0 {
-				if err := t.wait(ctx); err != nil {
-					return answered{}, t.give(ctx, err)
-				}
-				continue
-			}
-		}
-		reply, v, err := t.once(ctx, nodes[attempt%len(nodes)], attempt)
+		nodes, err := t.nodes(ctx)
 		if err != nil {
-			return answered{}, t.give(ctx, err)
+			return answered{}, t.give(err)
+		}
+		reply, v, err := t.once(ctx, nodes[attempt%len(nodes)])
+		if err != nil {
+			return answered{}, t.give(err)
 		}
 		switch v {
 		case done:
 			return reply, nil
 		case final:
-			return answered{}, t.last
+			return answered{}, t.refused()
 		}
 		// A write that may have been carried out is repeated where it was: that
 		// node remembers it. If the node is gone, order does not list it.
@@ -202,8 +198,24 @@ func (t *try) run(ctx context.Context) (answered, error) {
 		}
 		if v == sameAgain || attempt%len(nodes) == 0 {
 			if err := t.wait(ctx); err != nil {
-				return answered{}, t.give(ctx, err)
+				return answered{}, t.give(err)
 			}
+		}
+	}
+}
+
+// nodes are where to send the request, best first. It waits for the ring and
+// for a connection if need be.
+func (t *try) nodes(ctx context.Context) ([]string, error) {
+	for {
+		if err := t.client.Ready(ctx); err != nil {
+			return nil, err
+		}
+		if nodes := t.client.routes.order(t.key, t.seen); len(nodes) > 0 {
+			return nodes, nil
+		}
+		if _, err := t.client.connected(ctx); err != nil {
+			return nil, err
 		}
 	}
 }
@@ -212,17 +224,17 @@ func (t *try) run(ctx context.Context) (answered, error) {
 const done verdict = 255
 
 // once makes one attempt at a node.
-func (t *try) once(ctx context.Context, node string, attempt int) (answered, verdict, error) {
+func (t *try) once(ctx context.Context, node string) (answered, verdict, error) {
 	deadline, _ := ctx.Deadline()
 	left := time.Until(deadline)
-	if left <= 0 {
-		return answered{}, final, context.DeadlineExceeded
+	if left <= 0 || ctx.Err() != nil {
+		return answered{}, final, cmp.Or(ctx.Err(), context.DeadlineExceeded)
 	}
 	m := t.prepare(left)
+	_, write := m.(*messages.PutRequest)
 	reply, err := t.client.ask(ctx, node, messages.TargetCoordinator, m)
 	if err != nil {
-		_, write := m.(*messages.PutRequest)
-		t.unknown = t.unknown || write
+		t.unknown = t.unknown || write && !errors.Is(err, errNotSent)
 		return reply, final, err
 	}
 	f, failed := reply.message.(*messages.Failure)
@@ -236,7 +248,6 @@ func (t *try) once(ctx context.Context, node string, attempt int) (answered, ver
 	if d := time.Duration(f.GetRetryAfterMs()) * time.Millisecond; d > t.pause {
 		t.pause = d
 	}
-	_, write := m.(*messages.PutRequest)
 	v := judge(f.GetCode(), write)
 	if v == sameAgain {
 		t.unknown = true
@@ -263,36 +274,45 @@ func (t *try) prepare(left time.Duration) any {
 
 // wait pauses between attempts, longer each time.
 func (t *try) wait(ctx context.Context) error {
-	timer := time.NewTimer(t.pause)
-	defer timer.Stop()
+	d := t.pause
 	t.pause = min(2*t.pause, longestPause)
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return t.client.pause(ctx, d)
 }
 
-// give ends a request whose time is over: as unknown if an attempt may have
-// been carried out, else with the last node's word.
-func (t *try) give(ctx context.Context, err error) error {
-	if errors.Is(err, ErrClosed) {
-		return ErrClosed
-	}
-	text := "the time is over"
-	if t.last != nil {
-		text += "; last: " + t.last.Error()
-	}
-	if ctx.Err() != nil && t.unknown {
-		return &Error{Kind: ErrUnknown, Text: text}
-	}
-	if t.last != nil {
+// refused is the error of a request that a node refused for good. If an earlier
+// attempt of a write may have been carried out, the refusal of this one does not
+// say that it was not.
+func (t *try) refused() error {
+	if !t.unknown {
 		return t.last
 	}
-	var e *Error
-	if errors.As(err, &e) {
-		return e
+	e := *t.last
+	e.Kind, e.Text = ErrUnknown, "an earlier attempt may have been carried out; last: "+t.last.Error()
+	return &e
+}
+
+// give ends a request that can not go on because of cause: the client was
+// closed, or the time is over. It is unknown if an attempt may have been carried
+// out; else it failed with the last node's word, or with what kept it from
+// reaching any.
+func (t *try) give(cause error) error {
+	var local *Error
+	switch {
+	case errors.Is(cause, ErrClosed) && t.unknown:
+		return &Error{Kind: ErrUnknown, Text: "the client was closed while the write was under way", Cause: ErrClosed}
+	case errors.Is(cause, ErrClosed):
+		return ErrClosed
+	case errors.As(cause, &local): // no node could be reached
+	default:
+		local = &Error{Kind: ErrUnavailable, Text: "the time is over", Cause: cause}
 	}
-	return &Error{Kind: ErrUnavailable, Text: fmt.Sprintf("%s: %v", text, err)}
+	e := *local
+	if t.last != nil {
+		e = *t.last
+		e.Text, e.Cause = fmt.Sprintf("%s; last: %s", local.Text, t.last.Text), local.Cause
+	}
+	if t.unknown {
+		e.Kind = ErrUnknown
+	}
+	return &e
 }

@@ -86,6 +86,27 @@ func ToPut(m *PutRequest, maxValue int) (Put, error) {
 	return p, nil
 }
 
+// Read is a checked ReadRequest.
+type Read struct {
+	Key dynamo.Key
+	N   int
+	// DigestAbove: longer values are left out of the answer; 0 leaves none out.
+	DigestAbove int
+}
+
+// ToRead checks and converts a read of one replica.
+func ToRead(m *ReadRequest) (Read, error) {
+	key, err := ToKey(m.GetBucket(), m.GetKey())
+	if err != nil {
+		return Read{}, err
+	}
+	n, err := toN(m.GetN())
+	if err != nil {
+		return Read{}, err
+	}
+	return Read{Key: key, N: n, DigestAbove: int(m.GetDigestAbove())}, nil
+}
+
 // Replicate is a checked ReplicateRequest.
 type Replicate struct {
 	Key    dynamo.Key

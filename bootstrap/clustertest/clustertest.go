@@ -94,9 +94,11 @@ func (c *Cluster) node(t TB, o Options, i int, l net.Listener) *bootstrap.Node {
 	if o.Change != nil {
 		o.Change(&config)
 	}
-	var engine storage.Engine = memory.New()
+	var engine storage.Engine
 	if o.Engine != nil {
 		engine = o.Engine(config.Name)
+	} else {
+		engine = memory.New()
 	}
 	n, err := bootstrap.Start(config, bootstrap.Options{Engine: engine, Listener: l, LogTo: &c.logs})
 	if err != nil {

@@ -11,7 +11,9 @@
 //  3. With a register outside (Consul) the founder first makes the id of its
 //     cluster durable, then puts it into the register with a compare-and-set.
 //     Only the winner founds; a winner that crashed finds its own id there and
-//     goes on.
+//     goes on. Before that, every node that the register lists must have
+//     answered: the register may have lost what it knew of a cluster that
+//     lives, and its members know better.
 //
 // The decision is durable at the founder before anybody hears of it, and all
 // others pull it, so a crash at any point only delays.
@@ -95,8 +97,13 @@ type Config struct {
 type Event interface{ event() }
 
 type (
-	// Tick asks for another round.
-	Tick struct{}
+	// Tick asks for another round. With a register outside, Listed are the
+	// addresses of the nodes that it lists now, and Problem says why that list
+	// cannot be relied on; empty if it can.
+	Tick struct {
+		Listed  []string
+		Problem string
+	}
 	// Answer is what another node said.
 	Answer struct {
 		From  Candidate
@@ -156,11 +163,18 @@ type Machine struct {
 	round, last map[dynamo.NodeID]Answer
 	intent      bool
 	note        string
+	// listed and problem are the latest Tick's; asked: there was one.
+	listed  []string
+	problem string
+	asked   bool
 }
 
 // New makes a machine that awaits nodes.
 func New(c Config) *Machine {
-	return &Machine{config: c, intent: c.IntentDurable, round: map[dynamo.NodeID]Answer{}, last: map[dynamo.NodeID]Answer{}}
+	return &Machine{
+		config: c, intent: c.IntentDurable, problem: "it was not asked yet",
+		round: map[dynamo.NodeID]Answer{}, last: map[dynamo.NodeID]Answer{},
+	}
 }
 
 // State is what the machine awaits.
@@ -178,9 +192,8 @@ func (m *Machine) Step(e Event) []Effect {
 		m.state, m.note = Done, ""
 		return nil
 	}
-	if _, ok := e.(Tick); ok {
-		m.last, m.round = m.round, map[dynamo.NodeID]Answer{}
-		return append(m.again(), Ask{})
+	if t, ok := e.(Tick); ok {
+		return append(m.tick(t), Ask{})
 	}
 	if a, ok := e.(Answer); ok {
 		return m.answer(a)
@@ -194,10 +207,18 @@ func (m *Machine) Step(e Event) []Effect {
 	return nil
 }
 
-// again repeats what may have been lost.
-func (m *Machine) again() []Effect {
-	if m.state == AwaitingElection {
+// tick begins a round: it repeats what may have been lost, and looks at the
+// round that ended, since nobody need have answered for enough to be here.
+func (m *Machine) tick(t Tick) []Effect {
+	m.last, m.round = m.round, map[dynamo.NodeID]Answer{}
+	m.listed, m.problem = t.Listed, t.Problem
+	first := !m.asked
+	m.asked = true
+	switch {
+	case m.state == AwaitingElection:
 		return []Effect{Elect{ID: m.config.Intent}}
+	case m.state == AwaitingNodes && !first:
+		return m.awaitNodes()
 	}
 	return nil
 }
@@ -245,19 +266,44 @@ func (m *Machine) awaitNodes() []Effect {
 	}
 	switch {
 	case !m.config.Self.Founding:
-		m.note = "waiting for a node that founds the cluster (--found)"
+		m.note = "waiting for a node that founds the cluster (--found)" + m.registerProblem()
 		return nil
 	case len(members) < m.config.Expect:
-		m.note = fmt.Sprintf("%d of %d nodes are here: %s", len(members), m.config.Expect, names(members))
+		m.note = fmt.Sprintf("%d of %d nodes are here: %s", len(members), m.config.Expect, names(members)) + m.registerProblem()
 		return nil
 	case !m.config.Elect:
 		return m.found()
+	case m.problem != "":
+		m.note = "the list of nodes cannot be relied on" + m.registerProblem()
+		return nil
+	case m.silent(members) != "":
+		m.note = "waiting for an answer of the node at " + m.silent(members)
+		return nil
 	case !m.intent:
 		m.state = AwaitingIntent
 		return []Effect{StoreIntent{ID: m.config.Intent}}
 	}
 	m.state = AwaitingElection
 	return []Effect{Elect{ID: m.config.Intent}}
+}
+
+// registerProblem is the end of a note.
+func (m *Machine) registerProblem() string {
+	if !m.config.Elect || m.problem == "" {
+		return ""
+	}
+	return "; the register: " + m.problem
+}
+
+// silent is the address of a listed node that has not answered, empty if all
+// have.
+func (m *Machine) silent(here []Candidate) string {
+	for _, address := range m.listed {
+		if !slices.ContainsFunc(here, func(c Candidate) bool { return c.Address == address }) {
+			return address
+		}
+	}
+	return ""
 }
 
 func (m *Machine) awaitIntent(e Event) []Effect {
@@ -275,7 +321,7 @@ func (m *Machine) awaitElection(e Event) []Effect {
 			return m.found()
 		}
 		m.state = AwaitingNodes
-		m.note = fmt.Sprintf("%s was elected to found the cluster", e.Founder)
+		m.note = fmt.Sprintf("%s was elected to found the cluster; if it is gone for good, remove the register's entry", e.Founder)
 	case ElectionFailed:
 		m.state = AwaitingNodes
 		m.note = "the election failed: " + e.Reason
@@ -292,6 +338,7 @@ func (m *Machine) found() []Effect {
 	}
 	if len(members) < m.config.Expect {
 		m.state = AwaitingNodes
+		m.note = fmt.Sprintf("elected to found the cluster; %d of %d nodes are here: %s", len(members), m.config.Expect, names(members))
 		return nil
 	}
 	m.state = AwaitingDocument

@@ -10,11 +10,18 @@ import (
 )
 
 func candidate(id dynamo.NodeID, founding bool) Candidate {
-	return Candidate{ID: id, Store: [16]byte{id[0]}, Capacity: 1, Founding: founding}
+	return Candidate{ID: id, Store: [16]byte{id[0]}, Capacity: 1, Founding: founding, Address: string(id) + ":1"}
 }
 
 func machine(id dynamo.NodeID, founding, elect bool, expect int) *Machine {
 	return New(Config{Self: candidate(id, founding), Expect: expect, Elect: elect, Intent: ClusterID{id[0]}})
+}
+
+// listed is a machine whose register lists nodes, with the round begun.
+func listed(id dynamo.NodeID, expect int, problem string, addresses ...string) *Machine {
+	m := machine(id, true, true, expect)
+	m.Step(Tick{Listed: addresses, Problem: problem})
+	return m
 }
 
 func answer(id dynamo.NodeID, founding bool, known Known) Answer {
@@ -42,14 +49,24 @@ func TestSteps(t *testing.T) {
 		{"ignores itself", machine("a", true, false, 2), []Event{answer("a", true, NoDocument)}, "[]", AwaitingNodes},
 		{"counts only who is still there", machine("a", true, false, 3),
 			[]Event{answer("b", false, NoDocument), Tick{}, Tick{}, answer("c", false, NoDocument)}, "[]", AwaitingNodes},
-		{"stores its intent before the election", machine("b", true, true, 2), []Event{answer("a", true, NoDocument)}, "[founding.StoreIntent]", AwaitingIntent},
-		{"then is a candidate", machine("b", true, true, 2), []Event{answer("a", true, NoDocument), IntentStored{}}, "[founding.Elect]", AwaitingElection},
-		{"founds when elected", machine("b", true, true, 2), []Event{answer("a", true, NoDocument), IntentStored{}, Elected{Won: true}}, "[founding.Found]", AwaitingDocument},
-		{"waits when not", machine("b", true, true, 2), []Event{answer("a", true, NoDocument), IntentStored{}, Elected{Founder: "a"}}, "[]", AwaitingNodes},
-		{"tries again when the register fails", machine("b", true, true, 2),
+		{"stores its intent before the election", listed("b", 2, "", "a:1", "b:1"), []Event{answer("a", true, NoDocument)}, "[founding.StoreIntent]", AwaitingIntent},
+		{"then is a candidate", listed("b", 2, "", "a:1", "b:1"), []Event{answer("a", true, NoDocument), IntentStored{}}, "[founding.Elect]", AwaitingElection},
+		{"founds when elected", listed("b", 2, "", "a:1", "b:1"), []Event{answer("a", true, NoDocument), IntentStored{}, Elected{Won: true}}, "[founding.Found]", AwaitingDocument},
+		{"waits when not", listed("b", 2, "", "a:1", "b:1"), []Event{answer("a", true, NoDocument), IntentStored{}, Elected{Founder: "a"}}, "[]", AwaitingNodes},
+		{"tries again when the register fails", listed("b", 2, "", "a:1", "b:1"),
 			[]Event{answer("a", true, NoDocument), IntentStored{}, ElectionFailed{"down"}, answer("a", true, NoDocument)}, "[founding.Elect]", AwaitingElection},
-		{"repeats a lost election", machine("b", true, true, 2), []Event{answer("a", true, NoDocument), IntentStored{}, Tick{}}, "[founding.Elect founding.Ask]", AwaitingElection},
-		{"an election nobody asked for says nothing", machine("a", true, true, 3), []Event{Elected{Won: true}}, "[]", AwaitingNodes},
+		{"repeats a lost election", listed("b", 2, "", "a:1", "b:1"), []Event{answer("a", true, NoDocument), IntentStored{}, Tick{}}, "[founding.Elect founding.Ask]", AwaitingElection},
+		{"an election nobody asked for says nothing", listed("a", 3, "", "a:1"), []Event{Elected{Won: true}}, "[]", AwaitingNodes},
+		{"one node founds alone, after a round", machine("a", true, false, 1), []Event{Tick{}, Tick{}}, "[founding.Found founding.Ask]", AwaitingDocument},
+		{"but asks first", machine("a", true, false, 1), []Event{Tick{}}, "[founding.Ask]", AwaitingNodes},
+		{"waits for every listed node", listed("b", 1, "", "a:1", "b:1"), []Event{Tick{Listed: []string{"a:1", "b:1"}}}, "[founding.Ask]", AwaitingNodes},
+		{"whatever is expected", listed("b", 2, "", "a:1", "b:1", "c:1"), []Event{answer("a", true, NoDocument)}, "[]", AwaitingNodes},
+		{"believes no list with a problem", listed("b", 2, "denied", "a:1", "b:1"), []Event{answer("a", true, NoDocument)}, "[]", AwaitingNodes},
+		{"nor an empty one", listed("b", 1, "denied"), []Event{Tick{Problem: "denied"}}, "[founding.Ask]", AwaitingNodes},
+		{"nor one it never got", machine("b", true, true, 2), []Event{answer("a", true, NoDocument)}, "[]", AwaitingNodes},
+		{"joins no election with a cluster there", listed("d", 1, "", "a:1", "d:1"), []Event{answer("a", true, NamesOthers), Tick{}}, "[founding.Ask]", AwaitingNodes},
+		{"gives an election up for a cluster that turns up", listed("d", 2, "", "a:1", "d:1"),
+			[]Event{answer("a", true, NoDocument), IntentStored{}, answer("b", true, NamesOthers), Elected{Won: true}}, "[]", AwaitingNodes},
 		{"is done", machine("b", true, false, 3), []Event{answer("a", true, NamesUs), Stored{}, Tick{}}, "[]", Done},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -90,6 +107,15 @@ func (c *cluster) start(id dynamo.NodeID) {
 		m.Step(Stored{})
 	}
 	c.machines[id] = m
+}
+
+// tick is a round with all nodes in the register.
+func (c *cluster) tick() Tick {
+	var t Tick
+	for _, id := range c.nodes {
+		t.Listed = append(t.Listed, candidate(id, false).Address)
+	}
+	return t
 }
 
 func (c *cluster) known(of, by dynamo.NodeID) Known {
@@ -155,7 +181,7 @@ func TestOneCluster(t *testing.T) {
 		turn := func(t *rapid.T) {
 			id := node.Draw(t, "node")
 			if rapid.IntRange(0, 5).Draw(t, "tick") == 0 {
-				c.do(t, id, c.machines[id].Step(Tick{}))
+				c.do(t, id, c.machines[id].Step(c.tick()))
 				return
 			}
 			from := node.Draw(t, "from")
@@ -177,7 +203,7 @@ func (c *cluster) settle(t *rapid.T) {
 	c.calm = true
 	for range 3 * len(c.nodes) {
 		for _, id := range c.nodes {
-			c.do(t, id, c.machines[id].Step(Tick{}))
+			c.do(t, id, c.machines[id].Step(c.tick()))
 			for _, from := range c.nodes {
 				c.do(t, id, c.machines[id].Step(Answer{From: candidate(from, c.told[from]), Known: c.known(from, id)}))
 			}

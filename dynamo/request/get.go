@@ -36,7 +36,10 @@ type Get struct {
 	state  State
 	places places
 	// merged is all that was answered, reconciled.
-	merged  version.Record
+	merged version.Record
+	// over: the request's time has passed; nothing more is asked before the
+	// reply.
+	over    bool
 	effects []Effect
 }
 
@@ -118,6 +121,7 @@ func (g *Get) awaitQuorum(now dynamo.Timestamp, e Event) []Effect {
 		if e.For != AwaitingQuorum {
 			return nil
 		}
+		g.over = true
 		g.places.giveUp()
 	default:
 		return nil
@@ -145,6 +149,7 @@ func (g *Get) awaitValues(now dynamo.Timestamp, e Event) []Effect {
 		if e.For != AwaitingValues {
 			return nil
 		}
+		g.over = true
 		g.places.giveUp()
 		for i := range g.places.list {
 			failFetch(&g.places.list[i], TimedOut)
@@ -282,8 +287,11 @@ func omitted(versions []version.Version) []clock.Dot {
 }
 
 // complete asks for the values of dots from replicas that have them, and fails
-// when there is nobody left who could bring one of them.
+// when there is nobody left who could bring one of them, or no time.
 func (g *Get) complete(dots []clock.Dot) []Effect {
+	if g.over {
+		return g.fail()
+	}
 	for _, d := range dots {
 		if !g.fetch(d) && g.places.pending() == 0 {
 			return g.fail()
@@ -396,15 +404,16 @@ func (g *Get) reply(r Result) []Effect {
 	return g.effects
 }
 
-// fail is § 5, step 3: too few answered.
+// fail is § 5, step 3: too few answered. Stragglers are awaited all the same,
+// and what came is good for repairs: else a key that only a repair could make
+// readable would stay unreadable.
 func (g *Get) fail() []Effect {
 	for i := range g.places.list {
 		if x := &g.places.list[i]; x.fetch == answered && len(x.record.Missing()) > 0 {
 			x.fetch, x.reason = failed, ValuesMissing
 		}
 	}
-	g.emit(Reply{g.places.shortfall(false)})
-	return g.stop()
+	return g.reply(g.places.shortfall(false))
 }
 
 func (g *Get) outdated(node dynamo.NodeID) []Effect {

@@ -172,7 +172,21 @@ func TestPrimariesNeeded(t *testing.T) {
 	g.Step(now, answer("d", "a1 | a1=v"))
 	g.Step(now, answer("a", "a1 | a1=v"))
 	expect(t, g, Fail{From: "b", Reason: TimedOut},
-		"ask e>b", "reply unavailable, not attempted: 2 of 2 answered, 1 of 2 primaries; b: timeout", "stop")
+		"ask e>b", "reply unavailable, not attempted: 2 of 2 answered, 1 of 2 primaries; b: timeout",
+		"arm linger for AwaitingStragglers")
+	expect(t, g, answer("e", "a1 | a1=v"), "stop")
+
+	// The read failed, but what it found repairs a primary that had nothing; a
+	// value that was left out is fetched for that.
+	g = newGet(t, GetConfig{Params: params(3, 1, 1, 3, 0), Candidates: replicas("a b c"), Near: "a", DigestAbove: 100})
+	start(g)
+	expect(t, g, Answer{From: "a"},
+		"reply unavailable, not attempted: 0 of 3 answered, 0 of 3 primaries; a: not authoritative",
+		"arm linger for AwaitingStragglers")
+	expect(t, g, answer("b", "a1 | a1=?"), "fetch b")
+	expect(t, g, answer("c", "a1 | a1=?"))
+	expect(t, g, fetched("b", "a1 | a1=v"), "repair a notfound: a1 | a1=v", "stop")
+
 	g = newGet(t, GetConfig{Params: params(3, 1, 1, 3, 0), Candidates: replicas("a b d>c")})
 	expect(t, g, nil, "reply unavailable, not attempted: 0 of 3 answered, 0 of 3 primaries", "stop")
 	g = newGet(t, GetConfig{Params: params(3, 1, 1, 0, 0)})

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"time"
 )
 
 // What a disk can fail with.
@@ -34,6 +35,8 @@ type disk struct {
 	volatile, durable map[string][]byte
 	pending           []batch
 	syncing           bool
+	// slow is added to each sync.
+	slow time.Duration
 	// full refuses commits; failNext fails the next sync, and then the disk is
 	// broken until the node restarts.
 	full, failNext, broken bool
@@ -85,7 +88,7 @@ func (d *disk) flush() {
 	}
 	d.syncing = true
 	n := len(d.pending)
-	took := d.n.c.plan.disk.sync
+	took := d.n.c.plan.disk.sync + d.slow
 	d.n.after(took/2+scale(d.n.c.random.disk.Float64(), took), func() { d.synced(n) })
 }
 
@@ -150,16 +153,4 @@ func (d *disk) touches(key string) bool {
 	return slices.ContainsFunc(d.pending, func(b batch) bool {
 		return slices.ContainsFunc(b.writes, func(w write) bool { return w.key == key })
 	})
-}
-
-// keys lists the stored keys that begin with a kind, sorted.
-func (d *disk) keys(kind byte) []string {
-	out := make([]string, 0, len(d.volatile))
-	for k := range d.volatile {
-		if k[0] == kind {
-			out = append(out, k)
-		}
-	}
-	slices.Sort(out)
-	return out
 }

@@ -65,26 +65,33 @@ func (w *network) known(from, to int) bool {
 // twice. undelivered, if not nil, is run at the sender when the message
 // certainly was not sent.
 func (w *network) send(from, to int, arrive func(), undelivered func(request.Reason)) {
+	if w.sendOnce(from, to, arrive, undelivered) && chance(w.c.random.net, w.c.plan.net.twice) {
+		w.carry(from, to, arrive)
+	}
+}
+
+// sendOnce is send for messages that a connection never doubles: clients'
+// requests, whose repetition would be a retry. It reports whether the message
+// left for another endpoint.
+func (w *network) sendOnce(from, to int, arrive func(), undelivered func(request.Reason)) bool {
 	r, p := w.c.random.net, &w.c.plan.net
 	if from == to {
 		w.c.after(w.local(), arrive)
-		return
+		return false
 	}
 	if w.known(from, to) {
 		if undelivered != nil {
 			w.c.after(w.local(), func() { undelivered(request.Unreachable) })
 		}
-		return
+		return false
 	}
 	lost := chance(r, p.loss)
 	if w.isCut(from, to) || lost && !w.c.calm {
 		w.c.tracef("lost %s -> %s", w.c.name(from), w.c.name(to))
-		return
+		return false
 	}
 	w.carry(from, to, arrive)
-	if chance(r, p.twice) {
-		w.carry(from, to, arrive)
-	}
+	return true
 }
 
 func (w *network) carry(from, to int, arrive func()) {

@@ -159,7 +159,7 @@ func drawPlan(seed uint64) plan {
 	p.load = drawLoad(r)
 	p.net = drawNet(r)
 	p.disk = diskPlan{
-		sync: between(r, 50*time.Microsecond, 8*time.Millisecond), flush: between(r, 5*time.Millisecond, 300*time.Millisecond),
+		sync: between(r, 2*time.Microsecond, 8*time.Millisecond), flush: between(r, 5*time.Millisecond, 300*time.Millisecond),
 		read: between(r, 5*time.Microsecond, time.Millisecond),
 	}
 	if chance(r, 0.2) {
@@ -171,7 +171,7 @@ func drawPlan(seed uint64) plan {
 
 func drawLoad(r *rand.Rand) loadPlan {
 	l := loadPlan{
-		clients: 2 + r.IntN(6), keys: 1 + r.IntN(6), operations: 200 + r.IntN(200), think: between(r, 0, 40*time.Millisecond),
+		clients: 2 + r.IntN(6), keys: 1 + r.IntN(6), operations: 150 + r.IntN(150), think: between(r, 0, 40*time.Millisecond),
 		timeout: between(r, 500*time.Millisecond, 3*time.Second).Truncate(time.Millisecond),
 		puts:    0.2 + 0.3*r.Float64(), deletes: 0.1 * r.Float64(), updates: 0.1 + 0.2*r.Float64(),
 		blind: 0.1 + 0.1*r.Float64(), old: 0.2 * r.Float64(), maxValue: 24 + r.IntN(60),

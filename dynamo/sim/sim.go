@@ -22,7 +22,7 @@
 //	I11  a preference list names distinct nodes, primaries first
 //	I12  a request has no effect after its end, its deadline, or from an
 //	     earlier life of its node
-//	I13  queues and remembered requests are bounded
+//	I13  a record remembers a bounded number of requests
 //	I14  versions that a record holds side by side are concurrent
 //	I15  one request id makes one dot at one coordinator, and one live version
 //	R1   a get that met its quorum has seen every write acknowledged before it,

@@ -2,7 +2,6 @@ package version
 
 import (
 	"encoding/binary"
-	"slices"
 
 	"github.com/dynactor/dynactor/dynamo"
 )
@@ -163,8 +162,12 @@ func (r *reader) recent(rec Record) []Applied {
 }
 
 // recentSorted reports whether the remembered requests are as trimRecent
-// leaves them.
+// leaves them; their number was checked before.
 func recentSorted(rec Record) bool {
-	again, _ := trimRecent(slices.Clone(rec.Recent), rec.Forgotten)
-	return slices.Equal(again, rec.Recent)
+	for i, x := range rec.Recent {
+		if x.Time <= rec.Forgotten || i > 0 && compareApplied(rec.Recent[i-1], x) >= 0 {
+			return false
+		}
+	}
+	return true
 }

@@ -17,6 +17,7 @@
 package version
 
 import (
+	"bytes"
 	"cmp"
 	"slices"
 
@@ -151,6 +152,9 @@ func dropTwins(versions []Version) []Version {
 // so the result does not depend on the order of merges.
 func mergeRecent(a, b Record) ([]Applied, dynamo.Timestamp) {
 	forgotten := max(a.Forgotten, b.Forgotten)
+	if a.Forgotten == b.Forgotten && slices.Equal(a.Recent, b.Recent) {
+		return a.Recent, forgotten // replicas mostly agree
+	}
 	all := make([]Applied, 0, len(a.Recent)+len(b.Recent))
 	all = append(append(all, a.Recent...), b.Recent...)
 	return trimRecent(all, forgotten)
@@ -158,9 +162,7 @@ func mergeRecent(a, b Record) ([]Applied, dynamo.Timestamp) {
 
 // trimRecent sorts newest first, removes doubles, and cuts to the limit.
 func trimRecent(all []Applied, forgotten dynamo.Timestamp) ([]Applied, dynamo.Timestamp) {
-	slices.SortFunc(all, func(x, y Applied) int {
-		return cmp.Or(cmp.Compare(y.Time, x.Time), slices.Compare(x.Request[:], y.Request[:]), x.Dot.Compare(y.Dot))
-	})
+	slices.SortFunc(all, compareApplied)
 	all = slices.Compact(all)
 	if len(all) > RecentRequests {
 		forgotten = max(forgotten, all[RecentRequests].Time)
@@ -170,6 +172,17 @@ func trimRecent(all []Applied, forgotten dynamo.Timestamp) ([]Applied, dynamo.Ti
 		all = nil
 	}
 	return all, forgotten
+}
+
+// compareApplied orders remembered requests, newest first.
+func compareApplied(x, y Applied) int {
+	if c := cmp.Compare(y.Time, x.Time); c != 0 {
+		return c
+	}
+	if c := bytes.Compare(x.Request[:], y.Request[:]); c != 0 {
+		return c
+	}
+	return x.Dot.Compare(y.Dot)
 }
 
 // Descends reports whether r has seen all that o has, so that o adds nothing.
@@ -227,10 +240,15 @@ func (r Record) Latest(now dynamo.Timestamp) (Version, bool) {
 }
 
 // Known returns the dot under which a request was carried out, if the record
-// remembers it.
+// holds its version or remembers it.
 func (r Record) Known(id dynamo.RequestID) (clock.Dot, bool) {
 	if id.IsZero() {
 		return clock.Dot{}, false
+	}
+	for _, v := range r.Versions {
+		if v.Request == id {
+			return v.Dot, true
+		}
 	}
 	for _, x := range r.Recent {
 		if x.Request == id {

@@ -136,6 +136,13 @@ func TestRecentIsBounded(t *testing.T) {
 	if _, ok := r.Known(dynamo.RequestID{}); ok {
 		t.Fatal("the zero id is never known")
 	}
+	// A version that is there is proof enough, also when its request has been
+	// forgotten.
+	kept := Version{Dot: clock.Dot{Actor: actorOf(1, 1), Counter: 1}, Request: dynamo.RequestID{1}}
+	r.Versions = []Version{kept}
+	if dot, ok := r.Known(dynamo.RequestID{1}); !ok || dot != kept.Dot {
+		t.Fatalf("a version's own request is known as %v, %v", dot, ok)
+	}
 }
 
 func TestLiveAndLatest(t *testing.T) {

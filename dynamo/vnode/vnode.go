@@ -97,8 +97,9 @@ func (s *State) Incarnation() clock.Incarnation { return s.incarnation }
 // Floor is the lowest epoch that may be continued.
 func (s *State) Floor() uint64 { return s.floor }
 
-// Left is how many leased epochs are unused.
-func (s *State) Left() uint64 { return s.limit - s.next }
+// Left is how many leased epochs are unused. It is 0 also when a key asked for
+// an epoch beyond the lease.
+func (s *State) Left() uint64 { return s.limit - min(s.next, s.limit) }
 
 // Lease returns the range that a further lease of n epochs should make durable:
 // it ends at to. After it is durable, call Extend.

@@ -200,6 +200,10 @@ func TestRetries(t *testing.T) {
 	for i := range version.RecentRequests {
 		st = must(t, s, st, write(i+2)).Stored
 	}
+	if r := must(t, s, st, Put{Request: id, Retry: true, Age: time.Minute, Now: 30 * second}); !r.Known || r.Dot != first.Dot {
+		t.Fatalf("a request whose version is there wrote again: %+v", r)
+	}
+	st = must(t, s, st, Put{Tombstone: true, Context: first.Stored.Record.Context(), Now: 20 * second}).Stored
 	if _, err := s.Coordinate(st, Put{Request: id, Retry: true, Age: time.Minute, Now: 30 * second}); !errors.Is(err, ErrUnknown) {
 		t.Fatalf("a forgotten request must be unknown, have %v", err)
 	}
