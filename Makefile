@@ -64,7 +64,7 @@ bench-peers: build ## three nodes against a three-member etcd, side by side
 
 .PHONY: lint
 lint: ## formatting, vet, staticcheck, generated code and modules up to date
-	@test -z "$$(gofmt -l $$(git ls-files '*.go' | grep -v '\.pb\.go$$'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
+	@test -z "$$(gofmt -l $$(git ls-files '*.go' | grep -v '\.pb\.go$$'))" || { gofmt -l $$(git ls-files '*.go' | grep -v '\.pb\.go$$'); exit 1; }
 	$(GO) vet ./...
 	GOWORK=off $(GO) -C $(LINT) build -o ../../bin/staticcheck honnef.co/go/tools/cmd/staticcheck
 	./bin/staticcheck ./...

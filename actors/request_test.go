@@ -37,7 +37,7 @@ func TestPutGetDelete(t *testing.T) {
 			t.Errorf("%s holds %v", name, got)
 		}
 	}
-	c = r.put(putOf("k", "two", c))
+	r.put(putOf("k", "two", c))
 	if got, _ := r.shown("k"); !slices.Equal(got, []string{"two"}) {
 		t.Errorf("get: %v", got)
 	}

@@ -311,8 +311,15 @@ func TestVnodesRestart(t *testing.T) {
 	// A document without a ring is one that nobody validated.
 	r.system.Root.Send(on("n1", nameVnodes), (*document)(nil))
 	actortest.Eventually(t, "the supervisor restarts", func() bool { return restarted() == 1 })
-	actortest.Eventually(t, "the vnodes serve", func() bool { return r.node.Health().Ready })
-	if got := values(t, r.read(inPartition(r, 0)).GetRecord()); !slices.Equal(got, []string{"v"}) {
+	var got any
+	actortest.Eventually(t, "the vnodes serve", func() bool {
+		p := actortest.NewProbe(r.system)
+		p.Ask(r.pid(), readOf(0, inPartition(r, 0), 0))
+		got = actortest.Next[any](t, p)
+		_, served := got.(*messages.ReadReply)
+		return served && r.node.Health().Ready
+	})
+	if got := values(t, got.(*messages.ReadReply).GetRecord()); !slices.Equal(got, []string{"v"}) {
 		t.Errorf("read %v", got)
 	}
 }

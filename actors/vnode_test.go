@@ -159,13 +159,14 @@ func TestVnodeFullDisk(t *testing.T) {
 	}
 }
 
-// TestVnodeFailedSync: nothing is acknowledged after a failed sync, ever.
+// TestVnodeFailedSync: nothing is acknowledged after a failed sync, ever; and
+// what was applied before it is not reported as "not attempted".
 func TestVnodeFailedSync(t *testing.T) {
 	r := start(t, setup{})
 	r.engine.FailSyncs(errors.New("bad sector"))
 	r.write(r.probe, "k", "v", none, true)
 	actortest.Next[*prepared](t, r.probe)
-	if f := actortest.Next[*messages.Failure](t, r.probe); f.GetCode() != messages.CodeStorage {
+	if f := actortest.Next[*messages.Failure](t, r.probe); f.GetCode() != messages.CodeInternal {
 		t.Errorf("answered %v", f)
 	}
 	actortest.Eventually(t, "the vnode has failed", func() bool { return !r.node.Health().Ready })

@@ -200,7 +200,9 @@ func (s *Services) committed(vnodePID *actor.PID, p dynamo.Partition, waiting []
 		}
 		return
 	}
-	failure := messages.Fail(messages.CodeStorage, "partition %d on %s: commit: %v", p, s.Self, err)
+	// Not CodeStorage, which says that nothing was written: the batch was
+	// applied, and replicas may have its records by now.
+	failure := messages.Fail(messages.CodeInternal, "partition %d on %s: commit: %v", p, s.Self, err)
 	for _, a := range waiting {
 		s.answer(a.to, vnodePID, failure)
 	}

@@ -290,13 +290,6 @@ func (c *consul) report(topic string, err error) {
 	}
 }
 
-// problem is what is wrong with a topic right now.
-func (c *consul) problem(topic string) string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.problems[topic].text
-}
-
 // backoff is the jittered pause after so many failures.
 func (c *consul) backoff(failures int) time.Duration {
 	pause := min(c.times.backoffMin<<min(failures, 20), c.times.backoffMax)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/dynactor/dynactor/dynamo"
 	"github.com/dynactor/dynactor/messages"
@@ -33,38 +34,61 @@ func (b *Bucket) Keys(ctx context.Context, visit func(key string) error) error {
 	return nil
 }
 
-// partition lists one partition's keys from enough replicas.
+// partition lists one partition's keys from enough replicas. Those that cannot
+// be asked, for example because the client is only now connecting to them, are
+// asked again for as long as a request may take.
 func (b *Bucket) partition(ctx context.Context, p dynamo.Partition, visit func(string) error) error {
 	nodes, needed := b.client.routes.primaries(p, b.name)
 	seen := map[string]bool{}
-	var problems []error
-	for _, node := range nodes {
+	fresh := func(key string) error {
+		if seen[key] {
+			return nil
+		}
+		seen[key] = true
+		return visit(key)
+	}
+	for tries := time.Duration(0); ; tries++ {
+		again, err := b.round(ctx, p, nodes, &needed, fresh)
 		if needed == 0 {
 			return nil
 		}
-		// What a replica that then fails has listed is visited already; the
-		// next one adds the rest.
-		err := b.list(ctx, node, p, func(key string) error {
-			if seen[key] {
-				return nil
-			}
-			seen[key] = true
-			return visit(key)
-		})
+		var failed *Error
+		switch {
+		case err == nil || !errors.As(err, &failed):
+			return err
+		case ctx.Err() != nil || tries*ringRetry > b.client.config.Timeout:
+			return &Error{Kind: ErrUnavailable, Text: fmt.Sprintf("listing partition %d needs %d more replicas: %v", p, needed, err)}
+		}
+		nodes = again
+		select {
+		case <-time.After(ringRetry):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// round asks nodes until needed is 0 and returns those that failed, and why.
+// What a replica that then fails has listed is visited already; the next one
+// adds the rest.
+func (b *Bucket) round(ctx context.Context, p dynamo.Partition, nodes []string, needed *int, visit func(string) error) ([]string, error) {
+	var again []string
+	var problems error
+	for _, node := range nodes {
+		if *needed == 0 {
+			return nil, nil
+		}
+		err := b.list(ctx, node, p, visit)
 		var failed *Error
 		switch {
 		case err == nil:
-			needed--
-		case errors.As(err, &failed) && ctx.Err() == nil:
-			problems = append(problems, err)
+			*needed--
+		case errors.As(err, &failed):
+			again, problems = append(again, node), errors.Join(problems, err)
 		default:
-			return err
+			return nil, err
 		}
 	}
-	if needed > 0 {
-		return &Error{Kind: ErrUnavailable, Text: fmt.Sprintf("listing partition %d needs %d more replicas: %v", p, needed, errors.Join(problems...))}
-	}
-	return nil
+	return again, problems
 }
 
 // list pages through what one vnode holds.

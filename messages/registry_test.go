@@ -205,4 +205,3 @@ func TestWire(t *testing.T) {
 		}
 	}
 }
-

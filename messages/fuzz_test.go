@@ -1,0 +1,130 @@
+package messages
+
+import (
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/dynactor/dynactor/dynamo"
+	"github.com/dynactor/dynactor/dynamo/member"
+	"github.com/dynactor/dynactor/dynamo/quorum"
+	"github.com/dynactor/dynactor/dynamo/version"
+)
+
+// fuzz feeds a conversion with whatever bytes decode to a message of its type.
+// What it accepts must be within every limit.
+func fuzz[M any, P interface {
+	*M
+	proto.Message
+}](f *testing.F, seeds []P, check func(testing.TB, P)) {
+	for _, s := range seeds {
+		b, err := proto.Marshal(s)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		m := P(new(M))
+		if proto.Unmarshal(b, m) == nil {
+			check(t, m)
+		}
+	})
+}
+
+func FuzzToPut(f *testing.F) {
+	const maxValue = 1000
+	seeds := []*PutRequest{
+		{Bucket: []byte("b"), Key: []byte("k"), Value: []byte("v"), Context: someRecord().Context().Encode(key), RequestId: make([]byte, 16)},
+		{Bucket: []byte("b"), Key: []byte("k"), Delete: true, Retry: true, AgeMs: 1<<32 - 1},
+	}
+	fuzz(f, seeds, func(t testing.TB, m *PutRequest) {
+		p, err := ToPut(m, maxValue)
+		if err == nil && (p.Key.Validate() != nil || len(p.Value) > maxValue || p.Age < 0) {
+			t.Errorf("accepted %+v", p)
+		}
+		if again := p.Context.Encode(p.Key); err == nil && len(again) > dynamo.MaxContext {
+			t.Errorf("accepted a context of %d bytes", len(again))
+		}
+	})
+}
+
+func FuzzToRead(f *testing.F) {
+	seeds := []*ReadRequest{{Bucket: []byte("b"), Key: []byte("k"), N: 3, DigestAbove: 1 << 31}}
+	fuzz(f, seeds, func(t testing.TB, m *ReadRequest) {
+		if r, err := ToRead(m); err == nil && (r.Key.Validate() != nil || r.N < 1 || r.N > quorum.MaxN || r.DigestAbove < 0) {
+			t.Errorf("accepted %+v", r)
+		}
+	})
+}
+
+func FuzzToReplicate(f *testing.F) {
+	seeds := []*ReplicateRequest{{Bucket: []byte("b"), Key: []byte("k"), N: 3, Record: version.Append(nil, someRecord())}}
+	fuzz(f, seeds, func(t testing.TB, m *ReplicateRequest) {
+		r, err := ToReplicate(m)
+		if err != nil {
+			return
+		}
+		if r.Key.Validate() != nil || r.N < 1 || r.N > quorum.MaxN {
+			t.Errorf("accepted %+v", r)
+		}
+		if again := version.Append(nil, r.Record); string(again) != string(m.GetRecord()) {
+			t.Errorf("the record has two encodings: %x and %x", m.GetRecord(), again)
+		}
+	})
+}
+
+func FuzzToRecord(f *testing.F) {
+	fuzz(f, []*ReadReply{{Record: version.Append(nil, someRecord()), Authoritative: true}}, func(t testing.TB, m *ReadReply) {
+		rec, found, err := ToRecord(m)
+		if found != (err == nil && len(m.GetRecord()) > 0) {
+			t.Errorf("found %v with %d bytes and %v", found, len(m.GetRecord()), err)
+		}
+		if found && string(version.Append(nil, rec)) != string(m.GetRecord()) {
+			t.Errorf("the record has two encodings: %x", m.GetRecord())
+		}
+	})
+}
+
+func FuzzToOverride(f *testing.F) {
+	fuzz(f, []*Quorum{{R: 1, W: 2, Pr: 3, Pw: 1<<32 - 1}}, func(t testing.TB, m *Quorum) {
+		if p, err := quorum.Default().Override(ToOverride(m)); err == nil && p.Validate() != nil {
+			t.Errorf("accepted %v", p)
+		}
+	})
+}
+
+func FuzzToDocument(f *testing.F) {
+	fuzz(f, []*Document{plainDocument(f)}, func(t testing.TB, m *Document) { checkDocument(t, m) })
+}
+
+// checkDocument wants what is accepted to be valid, and to survive the way back.
+func checkDocument(t testing.TB, m *Document) {
+	d, err := ToDocument(m)
+	if err != nil {
+		return
+	}
+	if err := d.Validate(); err != nil {
+		t.Errorf("accepted: %v", err)
+	}
+	if again, err := ToDocument(FromDocument(d)); err != nil || !again.Equal(d) {
+		t.Errorf("%+v became %+v, %v", d, again, err)
+	}
+}
+
+func FuzzToIdentity(f *testing.F) {
+	seeds := []*IdentityReply{{Node: "n1", Store: make([]byte, 16), Capacity: 1, Document: plainDocument(f)}}
+	fuzz(f, seeds, func(t testing.TB, m *IdentityReply) {
+		who, doc, err := ToIdentity(m)
+		if err != nil {
+			return
+		}
+		if who.ID.Validate() != nil || who.Capacity < 1 || len(who.Address) > member.MaxAddress || who.Partitions < 0 {
+			t.Errorf("accepted %+v", who)
+		}
+		if doc != nil {
+			checkDocument(t, m.GetDocument())
+		}
+	})
+}
