@@ -20,6 +20,8 @@ type putActor struct {
 	// synced and applied are the replication message with and without the
 	// order to wait for the disk, each encoded once for all replicas.
 	synced, applied *link.Shared
+	// prepared: the vnode made the dot; lost: its commit failed.
+	prepared, lost bool
 }
 
 func newPut(s *Services, p plan, write messages.Put) (*putActor, error) {
@@ -37,9 +39,14 @@ func (a *putActor) Receive(ctx actor.Context) {
 		a.begin(ctx)
 		a.run(ctx, a.put.Start())
 	case *prepared:
+		a.prepared = true
 		a.step(ctx, request.Prepared{Record: m.result.Stored.Record, Dot: m.result.Dot, Known: m.result.Known})
+		a.checkLost(ctx)
 	case *durable:
 		a.step(ctx, request.Durable{From: a.s.Self})
+	case *notDurable:
+		a.lost = true
+		a.checkLost(ctx)
 	case *refused:
 		a.step(ctx, request.Refused{Err: m.err, Unknown: errors.Is(m.err, vnode.ErrUnknown)})
 	case *messages.ReplicateReply:
@@ -60,6 +67,15 @@ func (a *putActor) Receive(ctx actor.Context) {
 }
 
 func (a *putActor) step(ctx actor.Context, e request.Event) { a.run(ctx, a.put.Step(a.s.Now(), e)) }
+
+// checkLost fails the local replica when its commit failed. That may be heard
+// before the word that the write was prepared, which is on its way: without it
+// the machine would take the failure for one of a write that never was.
+func (a *putActor) checkLost(ctx actor.Context) {
+	if a.prepared && a.lost {
+		a.step(ctx, request.Fail{From: a.s.Self, Reason: request.StorageFailed})
+	}
+}
 
 // run carries out effects in order.
 func (a *putActor) run(ctx actor.Context, effects []request.Effect) {

@@ -488,6 +488,7 @@ func TestDurabilityOneFailedCommit(t *testing.T) {
 		if answer := r.ask(m); code(answer) != want {
 			t.Errorf("w=%d: %v", w, answer)
 		}
+		r.quiet()
 		if len(x["n2"].holds("k").Versions) != 1 || len(x["n3"].holds("k").Versions) != 1 {
 			t.Errorf("w=%d: the others do not hold it", w)
 		}

@@ -46,7 +46,8 @@ func (s vnodeState) String() string {
 }
 
 // coordinate asks the local vnode to make the dot of a write (§ 5). It is
-// answered with *prepared, then *durable; or with *refused or *messages.Failure.
+// answered with *prepared and *durable or *notDurable, in any order; or, when
+// nothing was written, with *refused or *messages.Failure.
 type coordinate struct {
 	key      dynamo.Key
 	n        int
@@ -68,6 +69,10 @@ type prepared struct {
 
 // durable: the commit of a coordinated write is as durable as asked.
 type durable struct{}
+
+// notDurable: the commit of a coordinated write failed. Reads may see it, and
+// the disk may have it or not.
+type notDurable struct{}
 
 // refused: the vnode decided against the write; nothing was changed.
 type refused struct{ err error }

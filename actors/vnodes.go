@@ -204,6 +204,10 @@ func (s *Services) committed(vnodePID *actor.PID, p dynamo.Partition, waiting []
 	// applied, and replicas may have its records by now.
 	failure := messages.Fail(messages.CodeInternal, "partition %d on %s: commit: %v", p, s.Self, err)
 	for _, a := range waiting {
+		if _, coordinated := a.message.(*durable); coordinated {
+			s.answer(a.to, vnodePID, &notDurable{})
+			continue
+		}
 		s.answer(a.to, vnodePID, failure)
 	}
 	s.System.Root.Send(vnodePID, &commitFailed{err: err})

@@ -242,14 +242,11 @@ func TestPortInUse(t *testing.T) {
 }
 
 // TestStopUnderLoad stops one node of three while clients write through it:
-// the stop is orderly and in time, and what was acknowledged is there.
+// the stop is orderly and in time, what was acknowledged is there, and no write
+// waits for an answer that will not come. The links are just being made anew
+// under the id of the cluster.
 func TestStopUnderLoad(t *testing.T) {
 	nodes := startAll(t, seeded(t, 3))
-	// Links are made anew after the founding; without one of them, W = 2 needs
-	// the very node that stops.
-	for _, n := range nodes {
-		eventually(t, n.config.Name+" having its links", func() bool { return len(n.peers()) == 2 })
-	}
 	c := newClient(t, nodes...)
 	var (
 		wg      sync.WaitGroup

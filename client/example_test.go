@@ -43,7 +43,7 @@ func exampleClient(t *exampleTB, buckets ...member.Bucket) *client.Client {
 // cart is a shopping cart: how many of each item.
 type cart map[string]int
 
-func decode(raw []byte) (cart, error) {
+func decodeCart(raw []byte) (cart, error) {
 	c := cart{}
 	if raw == nil {
 		return c, nil
@@ -56,7 +56,7 @@ func decode(raw []byte) (cart, error) {
 func mergeCarts(siblings []client.Value) ([]byte, error) {
 	merged := cart{}
 	for _, s := range siblings {
-		c, err := decode(s.Value)
+		c, err := decodeCart(s.Value)
 		if err != nil {
 			return nil, err
 		}
@@ -67,10 +67,10 @@ func mergeCarts(siblings []client.Value) ([]byte, error) {
 	return json.Marshal(merged)
 }
 
-// add puts items into a cart.
-func add(item string, n int) func([]byte) ([]byte, error) {
+// addItem puts items into a cart.
+func addItem(item string, n int) func([]byte) ([]byte, error) {
 	return func(old []byte) ([]byte, error) {
-		c, err := decode(old)
+		c, err := decodeCart(old)
 		if err != nil {
 			return nil, err
 		}
@@ -88,13 +88,13 @@ func Example_shoppingCart() {
 	carts := exampleClient(t).Bucket("carts")
 	ctx := context.Background()
 
-	start, err := carts.Update(ctx, "alice", mergeCarts, add("book", 1))
+	start, err := carts.Update(ctx, "alice", mergeCarts, addItem("book", 1))
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
 	// Both devices read the same cart, then write without knowing of each other.
-	for _, change := range []func([]byte) ([]byte, error){add("pen", 2), add("lamp", 1)} {
+	for _, change := range []func([]byte) ([]byte, error){addItem("pen", 2), addItem("lamp", 1)} {
 		value, err := change([]byte(`{"book":1}`))
 		if err != nil {
 			fmt.Println(err)
@@ -109,7 +109,7 @@ func Example_shoppingCart() {
 	fmt.Println(len(both.Values), "versions", err)
 
 	// The next change merges them first.
-	if _, err := carts.Update(ctx, "alice", mergeCarts, add("mug", 1)); err != nil {
+	if _, err := carts.Update(ctx, "alice", mergeCarts, addItem("mug", 1)); err != nil {
 		fmt.Println(err)
 		return
 	}
