@@ -376,7 +376,7 @@ func TestPeerDown(t *testing.T) {
 	if f := actortest.Next[*messages.Failure](t, gets); f.GetCode() != messages.CodeUnavailable || !strings.Contains(f.GetText(), "n3: unreachable") {
 		t.Errorf("get: %v", f)
 	}
-	if f := actortest.Next[*messages.Failure](t, puts); f.GetCode() != messages.CodeUnknown || f.GetAnswered() != 2 {
+	if f := actortest.Next[*messages.Failure](t, puts); f.GetCode() != messages.CodeUnknown || f.GetNeeded() != 3 {
 		t.Errorf("put: %v", f)
 	}
 }

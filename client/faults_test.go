@@ -109,7 +109,8 @@ func TestLostAnswers(t *testing.T) {
 	if err := cl.Ready(ctx); err != nil {
 		t.Fatal(err)
 	}
-	for i := range 10 {
+	const puts = 4
+	for i := range puts {
 		key := fmt.Sprint("key", i)
 		before := p.losses()
 		p.arm()
@@ -125,7 +126,7 @@ func TestLostAnswers(t *testing.T) {
 			t.Errorf("%s has %d siblings, %v", key, len(o.Values), err)
 		}
 	}
-	if n := c.Nodes[0].Counters().Repeated.Load(); n < 10 {
+	if n := c.Nodes[0].Counters().Repeated.Load(); n < puts {
 		t.Errorf("%d retries were recognised", n)
 	}
 }

@@ -45,7 +45,10 @@ func (b *Bucket) partition(ctx context.Context, p dynamo.Partition, visit func(s
 			return nil
 		}
 		seen[key] = true
-		return visit(key)
+		if err := visit(key); err != nil {
+			return visitError{err}
+		}
+		return nil
 	}
 	for tries := time.Duration(0); ; tries++ {
 		again, err := b.round(ctx, p, nodes, &needed, fresh)
@@ -53,19 +56,25 @@ func (b *Bucket) partition(ctx context.Context, p dynamo.Partition, visit func(s
 			return nil
 		}
 		var failed *Error
+		var stop visitError
 		switch {
+		case errors.As(err, &stop):
+			return stop.error
 		case err == nil || !errors.As(err, &failed):
 			return err
 		case ctx.Err() != nil || tries*ringRetry > b.client.config.Timeout:
 			return &Error{Kind: ErrUnavailable, Text: fmt.Sprintf("listing partition %d needs %d more replicas: %v", p, needed, err)}
 		}
 		nodes = again
-		select {
-		case <-time.After(ringRetry):
-		case <-ctx.Done():
+		if err := b.client.pause(ctx, ringRetry); errors.Is(err, ErrClosed) {
+			return err
 		}
 	}
 }
+
+// visitError is an error of the application's function, which ends the listing
+// whatever it is; that of a node may look the same.
+type visitError struct{ error }
 
 // round asks nodes until needed is 0 and returns those that failed, and why.
 // What a replica that then fails has listed is visited already; the next one
@@ -79,9 +88,12 @@ func (b *Bucket) round(ctx context.Context, p dynamo.Partition, nodes []string, 
 		}
 		err := b.list(ctx, node, p, visit)
 		var failed *Error
+		var stop visitError
 		switch {
 		case err == nil:
 			*needed--
+		case errors.As(err, &stop):
+			return nil, err
 		case errors.As(err, &failed):
 			again, problems = append(again, node), errors.Join(problems, err)
 		default:
