@@ -147,7 +147,7 @@ func refusal(err error) *messages.Failure {
 	case errors.Is(err, vnode.ErrClockAhead):
 		code = messages.CodeClockAhead
 	case errors.Is(err, vnode.ErrUnknown):
-		code = messages.CodeUnknown
+		code = messages.CodeForgotten
 	case errors.Is(err, vnode.ErrLease):
 		f := messages.Fail(messages.CodeOverloaded, "%v", err)
 		f.RetryAfterMs = 50

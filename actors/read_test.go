@@ -162,7 +162,7 @@ func TestRetryIsOneWrite(t *testing.T) {
 	}
 	old := putOf("k", "v", nil)
 	old.RequestId, old.Retry, old.AgeMs = bytes.Repeat([]byte{8}, 16), true, uint32((11 * time.Minute).Milliseconds())
-	if answer := r.ask(old); code(answer) != messages.CodeUnknown {
+	if answer := r.ask(old); code(answer) != messages.CodeForgotten {
 		t.Errorf("an attempt older than what is remembered: %v", answer)
 	}
 }

@@ -361,6 +361,17 @@ func (n *Node) connect(addresses []string) {
 // when ctx ends.
 func (n *Node) WaitReady(ctx context.Context) error { return n.actors.WaitReady(ctx) }
 
+// Connected are the nodes that this one can send requests to right now.
+func (n *Node) Connected() []dynamo.NodeID {
+	var out []dynamo.NodeID
+	for _, p := range n.links.Peers() {
+		if p.ID != "" && p.Role == messages.RoleNode && p.Up() && !p.FoundingOnly {
+			out = append(out, dynamo.NodeID(p.ID))
+		}
+	}
+	return out
+}
+
 // Addr is the address that others reach the node under.
 func (n *Node) Addr() string { return n.config.Advertise }
 

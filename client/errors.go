@@ -83,6 +83,7 @@ var kinds = map[uint32]error{
 	messages.CodeUnknown: ErrUnknown, messages.CodeOverloaded: ErrOverloaded, messages.CodeUnreachable: ErrUnavailable,
 	messages.CodeExpired: ErrUnavailable, messages.CodeStorage: ErrUnavailable, messages.CodeStale: ErrUnavailable,
 	messages.CodeNotReady: ErrUnavailable, messages.CodeRefused: ErrRefused,
+	messages.CodeForgotten: ErrUnknown,
 }
 
 func fromFailure(node string, f *messages.Failure) *Error {

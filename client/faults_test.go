@@ -126,8 +126,10 @@ func TestLostAnswers(t *testing.T) {
 			t.Errorf("%s has %d siblings, %v", key, len(o.Values), err)
 		}
 	}
-	if n := c.Nodes[0].Counters().Repeated.Load(); n < puts {
-		t.Errorf("%d retries were recognised", n)
+	// An answer that is lost need not be that of the write: it may be part of a
+	// hello.
+	if c.Nodes[0].Counters().Repeated.Load() == 0 {
+		t.Error("no retry was recognised")
 	}
 }
 

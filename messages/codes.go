@@ -38,6 +38,10 @@ const (
 	CodeNotReady uint32 = 15
 	// CodeRefused: the sender may not do this.
 	CodeRefused uint32 = 16
+	// CodeForgotten: a repeated write whose first attempt the store no longer
+	// remembers; whether it took effect is not known, and asking again will not
+	// tell.
+	CodeForgotten uint32 = 17
 )
 
 var codeNames = map[uint32]string{
@@ -46,6 +50,7 @@ var codeNames = map[uint32]string{
 	CodeUnknown: "outcome unknown", CodeOverloaded: "overloaded", CodeUnsupported: "unsupported",
 	CodeUnreachable: "unreachable", CodeExpired: "expired", CodeStorage: "storage failed", CodeStale: "stale ring",
 	CodeNotReady: "not ready", CodeRefused: "refused",
+	CodeForgotten: "no longer remembered",
 }
 
 // CodeName is the code's word in errors and logs.

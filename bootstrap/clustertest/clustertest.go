@@ -124,6 +124,18 @@ func (c *Cluster) WaitReady(t TB) {
 			t.Fatalf("node %d is not ready: %v", i+1, err)
 		}
 	}
+	// Links are made anew under the id of the cluster, which takes a moment.
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for i, n := range c.Nodes {
+		for len(n.Connected()) < len(c.Nodes)-1 {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				t.Fatalf("node %d is connected to %v only", i+1, n.Connected())
+			}
+		}
+	}
 }
 
 // logBuffer keeps the nodes' logs for a test that fails.
