@@ -189,10 +189,10 @@ func (v *vnodeActor) commit() {
 // uncommitted answers everybody of a turn whose batch was not applied.
 func (v *vnodeActor) uncommitted(err error) {
 	failure := messages.Fail(messages.CodeStorage, "partition %d on %s: %v", v.partition, v.s.Self, err)
+	v.fail("commit", err) // first, so that health says so before the answers do
 	for _, to := range v.write.askers {
 		v.s.answer(to, v.self, failure)
 	}
-	v.fail("commit", err)
 }
 
 // read answers with the stored record, from the pool of readers so that a slow

@@ -63,10 +63,15 @@ func (v *vnodesActor) Receive(ctx actor.Context) {
 }
 
 func (v *vnodesActor) start(ctx actor.Context, doc member.Document) {
+	// All are listed before the first starts: a node is ready when all that are
+	// listed serve.
+	var fresh []dynamo.Partition
 	for _, p := range doc.Settled.PartitionsOf(v.s.Self, doc.Settled.Depth()) {
-		if !v.s.vnodes.add(p) {
-			continue
+		if v.s.vnodes.add(p) {
+			fresh = append(fresh, p)
 		}
+	}
+	for _, p := range fresh {
 		if _, err := ctx.SpawnNamed(newVnode(v.s, p), vnodeName(p)); err != nil {
 			v.s.vnodeDown(p, "start", err)
 			v.s.vnodes.gone(vnodeName(p), "start: "+err.Error())
