@@ -79,6 +79,24 @@ func (c *devCmd) check() error {
 	if len(had) > 0 && len(had) != c.Nodes {
 		return fmt.Errorf("%s holds a cluster of %d nodes: start it with --nodes %d, or choose another --data-dir", c.DataDir, len(had), len(had))
 	}
+	return c.checkPorts()
+}
+
+// checkPorts reports a port that somebody else has: their node would answer in
+// the place of ours.
+func (c *devCmd) checkPorts() error {
+	for i := range c.Nodes {
+		node, health := c.address(i)
+		for _, address := range []string{node, health} {
+			l, err := net.Listen("tcp", address)
+			if err != nil {
+				return fmt.Errorf("%w (is another cluster running? stop it, or choose another --port)", err)
+			}
+			if err := l.Close(); err != nil {
+				return err
+			}
+		}
+	}
 	return nil
 }
 

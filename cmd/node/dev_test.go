@@ -94,6 +94,10 @@ func TestDev(t *testing.T) {
 	}
 	run(func(*output, []int) { must(t, "", "put", "hello", "world", at) })
 	run(func(out *output, pids []int) {
+		other := node(t, "", "dev", "--data-dir", t.TempDir(), "--port", strconv.Itoa(port))
+		if other.code != exitFailed || !strings.Contains(other.err, "is another cluster running?") {
+			t.Errorf("a second cluster on the same ports: exit status %d, %s", other.code, other.err)
+		}
 		if got := must(t, "", "get", "hello", at); got != "world" {
 			t.Errorf("the data was not found again: %q", got)
 		}
