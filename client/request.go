@@ -252,10 +252,6 @@ func (t *try) once(ctx context.Context, node string) (answered, verdict, error) 
 	if v == sameAgain {
 		t.unknown = true
 	}
-	if v == final && t.unknown {
-		// This attempt was refused; an earlier one may still take effect.
-		t.last = &Error{Kind: ErrUnknown, Node: reply.node, Text: "an earlier attempt may take effect; then: " + t.last.Error()}
-	}
 	return reply, v, nil
 }
 
