@@ -44,7 +44,7 @@ test-consul: ## discovery against a real Consul agent, built on first use
 test-long: ## what takes longer: many seeds, crash tests at every point, fuzzing
 	$(MAKE) --no-print-directory sim SEEDS=100000
 	$(MAKE) --no-print-directory fuzz
-	DYNACTOR_LONG=1 $(GO) test -count=1 -timeout 60m ./storage/...
+	DYNACTOR_CRASH_SEEDS=250 $(GO) test -count=1 -timeout 60m ./storage/...
 
 FUZZTIME ?= 30s
 .PHONY: fuzz
@@ -82,7 +82,7 @@ proto-check: proto ## fail when the generated code is not what the .proto files 
 
 .PHONY: rewrite
 rewrite: ## rewrite the expected output of script tests; read the diff
-	$(GO) test ./dynamo/... -rewrite
+	$(GO) test ./dynamo/request ./dynamo/sim -rewrite
 
 .PHONY: clean
 clean: ## remove what was built

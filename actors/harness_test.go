@@ -34,6 +34,7 @@ func TestMain(m *testing.M) {
 type setup struct {
 	nodes      int // n1 is real, the others are the test's
 	partitions int
+	capacity   int // of each of the others; 0 is 1, which is n1's
 	buckets    []member.Bucket
 	engine     storage.Engine // nil: memory
 	change     func(*Config)
@@ -108,8 +109,12 @@ func documentOf(t testing.TB, o setup) member.Document {
 	t.Helper()
 	f := member.Founding{ClusterID: member.ClusterID{1}, ClusterName: "test", Partitions: o.partitions, Buckets: o.buckets}
 	for i := range o.nodes {
+		capacity := 1
+		if i > 0 {
+			capacity = max(1, o.capacity)
+		}
 		f.Members = append(f.Members, member.Member{
-			ID: dynamo.NodeID(fmt.Sprintf("n%d", i+1)), Capacity: 1, Store: member.StoreID{byte(i + 1)},
+			ID: dynamo.NodeID(fmt.Sprintf("n%d", i+1)), Capacity: capacity, Store: member.StoreID{byte(i + 1)},
 		})
 	}
 	doc, _, err := member.Found(f)
