@@ -26,7 +26,7 @@ func TestCutThatHeals(t *testing.T) {
 	get := a.inbox("get/1", 100_000)
 	a.setPeer("b", p.address())
 	b.setPeer("a", q.address())
-	eventually(t, "traffic", func() bool { return traffic(t, get, vnode) })
+	eventually(t, "traffic", func() bool { return retried(t, get, vnode) })
 	for round, cut := range map[string]func(on bool){
 		"reset": func(on bool) {
 			for _, p := range []*proxy{p, q} {
@@ -53,7 +53,7 @@ func TestCutThatHeals(t *testing.T) {
 		attempts := time.Now().Add(3 * time.Second)
 		eventually(t, "pauses are long", func() bool { return time.Now().After(attempts) })
 		cut(false)
-		within(t, 3*time.Second, round+": traffic within 3 s", func() bool { return traffic(t, get, vnode) })
+		within(t, 3*time.Second, round+": traffic within 3 s", func() bool { return retried(t, get, vnode) })
 	}
 }
 
@@ -105,7 +105,7 @@ func TestBothEndsDialAtOnce(t *testing.T) {
 		both.Go(func() { b.setPeer("a", a.address) })
 		both.Wait()
 		eventually(t, "up", func() bool { return a.bothUp("b") && b.bothUp("a") })
-		eventually(t, "traffic both ways", func() bool { return traffic(t, fromA, vnode) && traffic(t, fromB, other) })
+		eventually(t, "traffic both ways", func() bool { return retried(t, fromA, vnode) && retried(t, fromB, other) })
 		eventually(t, "two connections", func() bool {
 			return a.links.Totals().Connections == 2 && b.links.Totals().Connections == 2
 		})
@@ -143,7 +143,7 @@ func TestRestartedPeer(t *testing.T) {
 	eventually(t, "down", func() bool { return !a.up("b") })
 	second := start(101, first.address)
 	second.vnode("vnode/1")
-	eventually(t, "traffic with the second", func() bool { return traffic(t, get, far) })
+	eventually(t, "traffic with the second", func() bool { return retried(t, get, far) })
 	if s, _ := a.links.Peer("b"); s.Start != 101 {
 		t.Errorf("status is %+v", s)
 	}
@@ -229,7 +229,7 @@ func TestLinkActorRestarts(t *testing.T) {
 	// A connection that does not exist: the actor's handler panics.
 	a.system.Root.Send(a.system.NewLocalPID("links/b"), &pauseOver{lane: 99})
 	eventually(t, "restarted", func() bool { s, ok := a.links.Peer("b"); return ok && s.Connects == 2 })
-	eventually(t, "traffic", func() bool { return traffic(t, get, vnode) })
+	eventually(t, "traffic", func() bool { return retried(t, get, vnode) })
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if len(a.downs) != 1 || !errors.Is(a.downs[0], ErrRestarted) {
@@ -253,7 +253,7 @@ func TestPanickingProcess(t *testing.T) {
 		defer b.mu.Unlock()
 		return len(b.downs) == 1 && errors.Is(b.downs[0], ErrDelivery)
 	})
-	eventually(t, "traffic", func() bool { return traffic(t, get, vnode) })
+	eventually(t, "traffic", func() bool { return retried(t, get, vnode) })
 }
 
 type panicking struct{}

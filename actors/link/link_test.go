@@ -241,7 +241,7 @@ func TestFoundingMessagesOnlyBeforeFounding(t *testing.T) {
 		s, _ := a.links.Peer("b")
 		return s.State == Up && !s.FoundingOnly
 	})
-	eventually(t, "reads flow", func() bool { return traffic(t, get, vnode) })
+	eventually(t, "reads flow", func() bool { return retried(t, get, vnode) })
 }
 
 // Bulk must not delay requests: with the bulk lane blocked and its queue
@@ -299,12 +299,12 @@ func TestPeerMoves(t *testing.T) {
 	vnode, _ := b.vnode("vnode/1")
 	get := a.inbox("get/1", 1000)
 	a.setPeer("b", p.address())
-	eventually(t, "traffic", func() bool { return traffic(t, get, vnode) })
+	eventually(t, "traffic", func() bool { return retried(t, get, vnode) })
 	p.close()
 	a.setPeer("b", q.address())
 	eventually(t, "traffic over the other way", func() bool {
 		s, _ := a.links.Peer("b")
-		return s.State == Up && s.Connects == 2 && traffic(t, get, vnode)
+		return s.State == Up && s.Connects == 2 && retried(t, get, vnode)
 	})
 }
 
