@@ -46,6 +46,7 @@ var imports = map[string]rule{
 	"messages":         {ours: []string{"dynamo"}, libraries: []string{"google.golang.org/protobuf"}},
 	"storage":          {},
 	"storage/memory":   {ours: []string{"storage"}, libraries: []string{"github.com/tidwall/btree", "github.com/google/btree"}},
+	"storage/cached":   {ours: []string{"storage"}, libraries: []string{"github.com/hashicorp/golang-lru"}},
 	"storage/faulty":   {ours: []string{"storage"}},
 	"storage/internal": {ours: []string{"storage"}},
 	"storage/pebbledb": {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/dynactor/dynactor/dynamo"
 	"github.com/dynactor/dynactor/dynamo/version"
@@ -18,7 +19,8 @@ type writeBatch struct {
 	batch storage.Batch
 	sync  bool
 	// fresh holds the records written in this turn, which the store does not
-	// show yet, by storage key.
+	// show yet, by storage key. They go into the batch at the end of the turn:
+	// of a key that is written often, the last record says it all.
 	fresh map[string]vnode.Stored
 	// applied are answered once reads see the batch, durable once the disk has
 	// it.
@@ -50,14 +52,24 @@ func (w *writeBatch) open() storage.Batch {
 	return w.batch
 }
 
-// set adds a record to the batch.
+// set adds a record to the turn.
 func (w *writeBatch) set(key []byte, s vnode.Stored) {
 	if w.fresh == nil {
 		w.fresh = make(map[string]vnode.Stored)
 	}
-	w.value = vnode.AppendStored(w.value[:0], key, s)
-	w.open().Set(key, w.value)
 	w.fresh[string(key)] = s
+}
+
+// finish returns the turn's batch, nil if there is nothing to commit.
+func (w *writeBatch) finish() storage.Batch {
+	for key, s := range w.fresh {
+		w.key = append(w.key[:0], key...)
+		w.value = vnode.AppendStored(w.value[:0], w.key, s)
+		w.open().Set(w.key, w.value)
+	}
+	b := w.batch
+	w.batch = nil
+	return b
 }
 
 // loadForWrite reads what is stored under a key for a write that will replace
@@ -166,9 +178,7 @@ func (v *vnodeActor) replicate(m *messages.ReplicateRequest, sender *actor.PID) 
 // commit applies the turn's writes and arranges the answers.
 func (v *vnodeActor) commit() {
 	w := &v.write
-	batch := w.batch
-	w.batch = nil
-	if batch != nil {
+	if batch := w.finish(); batch != nil {
 		d := storage.Applied
 		if w.sync {
 			d = storage.Synced
@@ -195,9 +205,9 @@ func (v *vnodeActor) uncommitted(err error) {
 	}
 }
 
-// read answers with the stored record, from the pool of readers so that a slow
-// disk does not hold up writes. The reader sees at least every write that the
-// vnode had applied when it took the request.
+// read answers with the stored record: at once if it is in memory, else from
+// the pool of readers, so that a slow disk does not hold up writes. The reader
+// sees at least every write that the vnode had applied when it took the request.
 func (v *vnodeActor) read(m *messages.ReadRequest, sender *actor.PID) {
 	req, err := messages.ToRead(m)
 	var position [16]byte
@@ -209,7 +219,18 @@ func (v *vnodeActor) read(m *messages.ReadRequest, sender *actor.PID) {
 		return
 	}
 	s, self, partition := v.s, v.self, v.partition
-	s.onReader(sender, m, func() { s.readRecord(self, sender, partition, position, req) })
+	if cache, ok := s.Engine.(storage.Peeker); ok {
+		v.write.key = vnode.AppendObjectKey(v.write.key[:0], partition, req.N, position, req.Key)
+		if b, ok := cache.Peek(v.write.key); ok {
+			s.answer(sender, self, s.readReply(partition, v.write.key, b, nil, req.DigestAbove))
+			return
+		}
+	}
+	s.onReader(sender, m, func() {
+		key := vnode.AppendObjectKey(make([]byte, 0, 64+len(req.Key.Name)), partition, req.N, position, req.Key)
+		b, err := s.Engine.Get(nil, key)
+		s.answer(sender, self, s.readReply(partition, key, b, err, req.DigestAbove))
+	})
 }
 
 // onReader runs a read of the store on the pool. The sender gets an answer also
@@ -234,27 +255,22 @@ func (v *vnodeActor) readFailure(err error) *messages.Failure {
 	return messages.Fail(messages.CodeStorage, "read partition %d on %s: %v", v.partition, v.s.Self, err)
 }
 
-// readRecord runs on a reader.
-func (s *Services) readRecord(vnodePID, sender *actor.PID, p dynamo.Partition, position [16]byte, req messages.Read) {
-	storageKey := vnode.AppendObjectKey(make([]byte, 0, 64+len(req.Key.Name)), p, req.N, position, req.Key)
-	b, err := s.Engine.Get(nil, storageKey)
+// readReply is the answer to a read for which the store gave b and err.
+func (s *Services) readReply(p dynamo.Partition, key, b []byte, err error, digestAbove int) proto.Message {
 	if errors.Is(err, storage.ErrNotFound) {
-		s.answer(sender, vnodePID, &messages.ReadReply{Authoritative: true})
-		return
+		return &messages.ReadReply{Authoritative: true}
 	}
 	var record []byte
 	if err == nil {
-		record, err = vnode.StoredRecord(storageKey, b, req.DigestAbove)
+		record, err = vnode.StoredRecord(key, b, digestAbove)
 	}
-	if isCorrupt(err) {
+	switch {
+	case isCorrupt(err):
 		// Missing, and to be repaired; never "not found" to the client.
-		s.corrupt(p, storageKey, err)
-		s.answer(sender, vnodePID, &messages.ReadReply{})
-		return
+		s.corrupt(p, key, err)
+		return &messages.ReadReply{}
+	case err != nil:
+		return messages.Fail(messages.CodeStorage, "read partition %d on %s: %v", p, s.Self, err)
 	}
-	if err != nil {
-		s.answer(sender, vnodePID, messages.Fail(messages.CodeStorage, "read partition %d on %s: %v", p, s.Self, err))
-		return
-	}
-	s.answer(sender, vnodePID, &messages.ReadReply{Record: record, Authoritative: true})
+	return &messages.ReadReply{Record: record, Authoritative: true}
 }

@@ -54,7 +54,8 @@ type Config struct {
 	MaxRequests int
 	// Timeout is how long a request may take if it does not say so itself.
 	Timeout time.Duration
-	// CacheMB is the size of the store's block cache in MiB.
+	// CacheMB is the size of the store's caches in MiB: half for the records
+	// used last, half for blocks of its tables.
 	CacheMB int
 	// TLSCert, TLSKey, TLSCA are files in PEM form; with them, links use TLS
 	// 1.3 and nodes show certificates to each other. All three or none.
@@ -190,7 +191,7 @@ func (c Config) checkNumbers(bad func(string, string, ...any)) {
 	within("expect", c.Expect, 0, 1000)
 	within("max-value", c.MaxValue, 1, dynamo.CeilingMaxValue)
 	within("max-requests", c.MaxRequests, 1, 1<<20)
-	within("cache-mb", c.CacheMB, 1, 1<<20)
+	within("cache-mb", c.CacheMB, 2, 1<<20)
 	if q := c.Partitions; q < 1 || q > ring.MaxPartitions || q&(q-1) != 0 {
 		bad("partitions", "%d is not a power of two within 1 to %d", q, ring.MaxPartitions)
 	}

@@ -52,7 +52,7 @@ func TestValidateNamesEveryProblem(t *testing.T) {
 		{"max-value", "not within", func(c *Config) { c.MaxValue = dynamo.CeilingMaxValue + 1 }},
 		{"max-requests", "not within", func(c *Config) { c.MaxRequests = 0 }},
 		{"timeout", "not within", func(c *Config) { c.Timeout = time.Hour }},
-		{"cache-mb", "not within", func(c *Config) { c.CacheMB = 0 }},
+		{"cache-mb", "not within", func(c *Config) { c.CacheMB = 1 }},
 		{"tls-cert", "or none", func(c *Config) { c.TLSCA = "ca" }},
 		{"log-level", "not debug", func(c *Config) { c.LogLevel = "loud" }},
 		{"log-format", "not text or json", func(c *Config) { c.LogFormat = "xml" }},

@@ -24,6 +24,7 @@ import (
 	"github.com/dynactor/dynactor/dynamo/member"
 	"github.com/dynactor/dynactor/messages"
 	"github.com/dynactor/dynactor/storage"
+	"github.com/dynactor/dynactor/storage/cached"
 	"github.com/dynactor/dynactor/storage/pebbledb"
 )
 
@@ -134,21 +135,23 @@ func (n *Node) closeListener(context.Context) error {
 
 // openStore opens and locks the data directory and checks whose it is.
 func (n *Node) openStore(o Options) error {
-	n.engine = o.Engine
-	if n.engine == nil {
+	cache := int64(n.config.CacheMB) << 20
+	e := o.Engine
+	if e == nil {
 		if err := os.MkdirAll(n.config.DataDir, 0o700); err != nil {
 			return fmt.Errorf("data directory: %w", err)
 		}
 		options := pebbledb.Default()
-		options.CacheBytes = int64(n.config.CacheMB) << 20
+		options.CacheBytes = cache / 2
 		options.Logger = n.log
 		options.OnFatal = n.fail
-		e, err := pebbledb.Open(filepath.Join(n.config.DataDir, "store"), options)
+		db, err := pebbledb.Open(filepath.Join(n.config.DataDir, "store"), options)
 		if err != nil {
 			return err
 		}
-		n.engine = e
+		e = db
 	}
+	n.engine = cached.New(e, cache/2)
 	n.onStop(func(context.Context) error { return n.engine.Close() })
 	id, err := claimStore(n.engine, n.config.Name, n.config.Cluster)
 	if err != nil {

@@ -71,6 +71,14 @@ type Engine interface {
 	Close() error
 }
 
+// Peeker is an engine that can tell some values at once.
+type Peeker interface {
+	// Peek returns the value of key if it is in memory and can be had without
+	// a search; false says nothing about whether there is one. It gives what
+	// Get would give. The value must not be changed and stays as it is.
+	Peek(key []byte) ([]byte, bool)
+}
+
 // Batch collects writes that are applied together. It belongs to one
 // goroutine until Commit and must not be used after it.
 type Batch interface {

@@ -33,7 +33,7 @@ type startCmd struct {
 	MaxValue    int           `help:"Largest value in bytes." default:"1048576"`
 	MaxRequests int           `help:"Requests in flight before this node answers overloaded." default:"4096"`
 	Timeout     time.Duration `help:"Time for a request that sets none." default:"5s"`
-	CacheMB     int           `name:"cache-mb" help:"Size of the block cache in MiB." default:"64"`
+	CacheMB     int           `name:"cache-mb" help:"Size of the caches of records and blocks in MiB." default:"64"`
 	TLSCert     string        `name:"tls-cert" help:"Certificate of this node (PEM)." type:"path"`
 	TLSKey      string        `name:"tls-key" help:"Key of the certificate (PEM)." type:"path"`
 	TLSCA       string        `name:"tls-ca" help:"Authority that signs nodes (PEM)." type:"path"`
