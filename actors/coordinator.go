@@ -27,7 +27,9 @@ type coordinatorActor struct {
 	stopping bool
 	// finished are to be told once no request is in flight.
 	finished []*finishRequests
-	inline   actor.Dispatcher
+	// props start every request actor; spawning is the one that starts now.
+	props    *actor.Props
+	spawning actor.Actor
 }
 
 // finishRequests tells the coordinator to take no more requests; done is
@@ -48,7 +50,12 @@ func (*peerDown) RuntimeControl() {}
 func (*peerDown) IgnoreDeadLetterLogging() {}
 
 func newCoordinator(s *Services) *actor.Props {
-	return actor.PropsFromProducer(func() actor.Actor { return &coordinatorActor{s: s, next: rand.Uint64() >> 8, inline: rt.Inline()} }, flat,
+	return actor.PropsFromProducer(func() actor.Actor {
+		c := &coordinatorActor{s: s, next: rand.Uint64() >> 8}
+		c.props = actor.PropsFromProducer(func() actor.Actor { return c.spawning }, flat,
+			actor.WithMailbox(rt.NewMailbox(rt.MailboxOptions{})), actor.WithDispatcher(rt.Inline()))
+		return c
+	}, flat,
 		actor.WithMailbox(rt.NewMailbox(rt.MailboxOptions{
 			Size: messageSize, TTL: messageTTL, Shed: s.shed, Expired: s.expired, Failed: s.failed, Registry: s.Registry,
 		})),
@@ -189,20 +196,20 @@ func (c *coordinatorActor) spawnPut(ctx actor.Context, p plan, m *messages.PutRe
 
 // spawn starts a request actor. It runs inline, in the goroutine of whoever
 // sends to it: its handlers never block, and a message costs no wake-up. It is
-// never restarted, so the one instance is all there will be.
+// never restarted, so the one instance is all there will be; the library takes
+// it from the producer before SpawnNamed returns.
 func (c *coordinatorActor) spawn(ctx actor.Context, prefix string, a actor.Actor) error {
 	c.next++
-	props := actor.PropsFromProducer(func() actor.Actor { return a }, flat,
-		actor.WithMailbox(rt.NewMailbox(rt.MailboxOptions{})),
-		actor.WithDispatcher(c.inline))
 	c.inFlight++
 	c.s.unanswered.Add(1)
-	if _, err := ctx.SpawnNamed(props, prefix+strconv.FormatUint(c.next, 36)); err != nil {
+	c.spawning = a
+	_, err := ctx.SpawnNamed(c.props, prefix+strconv.FormatUint(c.next, 36))
+	c.spawning = nil
+	if err != nil {
 		c.inFlight--
 		c.s.unanswered.Add(-1)
-		return err
 	}
-	return nil
+	return err
 }
 
 // finish tells those who wait for the last request.

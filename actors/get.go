@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"bytes"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -20,6 +21,12 @@ type getActor struct {
 	// fetching are the nodes asked again for values. They have answered the
 	// first question, so what comes from them next belongs to the second.
 	fetching map[dynamo.NodeID]bool
+	// asking is the question to those who may answer with digests, encoded
+	// once for all that are asked at the same time.
+	asking *link.Shared
+	// same is what replicas answered last, encoded and decoded: most agree.
+	same    []byte
+	decoded version.Record
 }
 
 func newGet(s *Services, p plan) (*getActor, error) {
@@ -58,12 +65,17 @@ func (a *getActor) step(ctx actor.Context, e request.Event) { a.run(ctx, a.get.S
 // failure of that replica.
 func (a *getActor) answer(ctx actor.Context, m *messages.ReadReply) request.Event {
 	node := from(ctx)
-	rec, found, err := messages.ToRecord(m)
-	if err != nil {
-		return a.failed(node, request.Declined)
+	found := true
+	if len(m.GetRecord()) == 0 || !bytes.Equal(m.GetRecord(), a.same) {
+		var err error
+		if a.decoded, found, err = messages.ToRecord(m); err != nil {
+			a.same = nil
+			return a.failed(node, request.Declined)
+		}
+		a.same = m.GetRecord()
 	}
 	return request.Answer{
-		From: node, Fetched: a.fetched(node), Found: found, Authoritative: m.GetAuthoritative(), Record: rec,
+		From: node, Fetched: a.fetched(node), Found: found, Authoritative: m.GetAuthoritative(), Record: a.decoded,
 	}
 }
 
@@ -82,13 +94,13 @@ func (a *getActor) run(ctx actor.Context, effects []request.Effect) {
 	for _, e := range effects {
 		switch e := e.(type) {
 		case request.Ask:
-			a.read(ctx, e.Replica.Node, e.DigestAbove)
+			a.ask(ctx, e)
 		case request.Fetch:
 			if a.fetching == nil {
 				a.fetching = map[dynamo.NodeID]bool{}
 			}
 			a.fetching[e.Replica.Node] = true
-			a.read(ctx, e.Replica.Node, 0)
+			ctx.Request(a.vnode(e.Replica.Node), a.question(0))
 		case request.Repair:
 			a.s.Counters.Repairs.Add(1)
 			ctx.Send(on(e.Replica.Node, vnodeName(a.plan.partition)), a.replicate(e.Record, true))
@@ -100,13 +112,28 @@ func (a *getActor) run(ctx actor.Context, effects []request.Effect) {
 			a.end(ctx)
 		}
 	}
+	a.asking = nil
 }
 
-func (a *getActor) read(ctx actor.Context, node dynamo.NodeID, digestAbove int) {
-	ctx.Request(on(node, vnodeName(a.plan.partition)), &messages.ReadRequest{
+func (a *getActor) ask(ctx actor.Context, e request.Ask) {
+	vnode := a.vnode(e.Replica.Node)
+	if e.DigestAbove == 0 {
+		ctx.Request(vnode, a.question(0))
+		return
+	}
+	if a.asking == nil {
+		a.asking = link.Share(a.question(e.DigestAbove))
+	}
+	ctx.Request(vnode, a.asking.For(a.s.System, vnode))
+}
+
+func (a *getActor) vnode(node dynamo.NodeID) *actor.PID { return on(node, vnodeName(a.plan.partition)) }
+
+func (a *getActor) question(digestAbove int) *messages.ReadRequest {
+	return &messages.ReadRequest{
 		Partition: uint32(a.plan.partition), Bucket: []byte(a.plan.key.Bucket), Key: []byte(a.plan.key.Name),
 		DigestAbove: uint32(digestAbove), Plan: a.plan.version, N: uint32(a.plan.params.N), TimeoutMs: a.left(),
-	})
+	}
 }
 
 // replied answers the client.

@@ -20,6 +20,22 @@ const (
 
 // vnodeName is the name of a partition's vnode, the same on every node.
 func vnodeName(p dynamo.Partition) string {
+	if int(p) < len(vnodeNames) {
+		return vnodeNames[p]
+	}
+	return makeVnodeName(p)
+}
+
+// vnodeNames are the names that are needed for each message of all but very
+// large rings.
+var vnodeNames = func() (names [1024]string) {
+	for p := range names {
+		names[p] = makeVnodeName(dynamo.Partition(p))
+	}
+	return names
+}()
+
+func makeVnodeName(p dynamo.Partition) string {
 	return messages.TargetVnode + strconv.FormatUint(uint64(p), 10)
 }
 

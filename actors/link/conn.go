@@ -5,6 +5,8 @@ import (
 	"runtime/debug"
 	"sync"
 	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
 )
 
 // frameTarget is how large a frame grows when many messages wait. Longer ones
@@ -41,14 +43,16 @@ type conn struct {
 	once  sync.Once
 	work  sync.WaitGroup
 
-	targets map[string]string // interned actor ids; the reader's
+	// The reader's: interned actor ids, and PIDs of vnodes that answer.
+	targets map[string]string
+	senders map[string]*actor.PID
 }
 
 // newConn makes a connection whose description is still to be filled in.
 func newConn() *conn {
 	return &conn{
 		pongs: make(chan uint64, 1), done: make(chan struct{}),
-		targets: make(map[string]string), began: time.Now(),
+		targets: make(map[string]string), senders: make(map[string]*actor.PID), began: time.Now(),
 	}
 }
 

@@ -1,6 +1,8 @@
 package link
 
 import (
+	"bytes"
+
 	"github.com/asynkron/protoactor-go/actor"
 	"google.golang.org/protobuf/proto"
 
@@ -58,10 +60,29 @@ func (c *conn) pid(process actor.Process, target string, e *envelope) *actor.PID
 
 // sender is whom to answer. Its address is the connection's identity, whatever
 // the peer would like it to be.
+//
+// What answers a node is a vnode nearly always, so those PIDs are kept.
 func (c *conn) sender(e *envelope) *actor.PID {
 	if len(e.sender) == 0 {
 		return nil
 	}
+	if e.request || e.senderRequest != 0 || !bytes.HasPrefix(e.sender, vnodePrefix) {
+		return c.newSender(e)
+	}
+	if pid, ok := c.senders[string(e.sender)]; ok {
+		return pid
+	}
+	if len(c.senders) >= maxInterned {
+		clear(c.senders)
+	}
+	pid := c.newSender(e)
+	c.senders[pid.Id] = pid
+	return pid
+}
+
+var vnodePrefix = []byte(messages.TargetVnode)
+
+func (c *conn) newSender(e *envelope) *actor.PID {
 	return &actor.PID{Address: c.peer.NodeID, Id: string(e.sender), RequestId: e.senderRequest}
 }
 

@@ -45,6 +45,7 @@ func (s *Shared) encode() ([]byte, error) {
 // is separate from the peer's actor because senders use it directly.
 type outlet struct {
 	id    string
+	route *route // for PIDs made while the peer is known
 	lanes [lanes]atomic.Pointer[queue]
 	counters
 }
@@ -70,9 +71,13 @@ type route struct {
 var _ actor.Process = (*route)(nil)
 
 // resolve is the address resolver: every address but our own is a node's id.
+// PIDs of a peer that is known share one route.
 func (l *Links) resolve(pid *actor.PID) (actor.Process, bool) {
 	if pid.GetAddress() == "" {
 		return nil, false
+	}
+	if o := l.outlet(pid.GetAddress()); o != nil {
+		return o.route, true
 	}
 	return &route{links: l, id: pid.GetAddress()}, true
 }

@@ -99,7 +99,8 @@ func (r *root) peer(ctx actor.Context, id string) *child {
 	if c := r.children[id]; c != nil {
 		return c
 	}
-	o := &outlet{id: id}
+	o := &outlet{id: id, route: &route{links: r.links, id: id}}
+	o.route.last.Store(o)
 	r.links.outlets.Store(id, o)
 	c := r.spawn(ctx, id, func() actor.Actor { return newPeer(r.links, o) })
 	if c == nil {

@@ -35,6 +35,7 @@ func NewMailbox(options MailboxOptions) actor.MailboxProducer {
 	options = options.withDefaults()
 	return func() actor.Mailbox {
 		m := &mailbox{options: &options, born: time.Now()}
+		m.system = m.first[:0]
 		m.user.init()
 		return m
 	}
@@ -60,6 +61,7 @@ type mailbox struct {
 
 	mu      sync.Mutex
 	system  []any
+	first   [2]any // room for the first of them: actors of requests get no more
 	control []entry
 	user    lane
 	stopped bool
@@ -284,7 +286,7 @@ func (m *mailbox) runSystem() {
 	message := m.system[0]
 	m.system[0] = nil
 	if m.system = m.system[1:]; len(m.system) == 0 {
-		m.system = nil
+		m.system = m.first[:0]
 	}
 	m.systems.Add(-1)
 	m.mu.Unlock()

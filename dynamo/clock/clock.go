@@ -16,8 +16,8 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/hex"
-	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/dynactor/dynactor/dynamo"
@@ -63,7 +63,9 @@ func (d Dot) IsZero() bool { return d.Counter == 0 }
 
 // String prints the first bytes of the incarnation, the epoch and the counter.
 func (d Dot) String() string {
-	return fmt.Sprintf("%s.%d.%d", hex.EncodeToString(d.Actor.Incarnation[:4]), d.Actor.Epoch, d.Counter)
+	out := hex.AppendEncode(make([]byte, 0, 32), d.Actor.Incarnation[:4])
+	out = strconv.AppendUint(append(out, '.'), d.Actor.Epoch, 10)
+	return string(strconv.AppendUint(append(out, '.'), d.Counter, 10))
 }
 
 // Entry is a clock's knowledge of one actor: it covers the dots 1 to Counter.
