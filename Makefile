@@ -41,10 +41,15 @@ test-consul: ## discovery against a real Consul agent, built on first use
 	CONSUL_REQUIRED=1 $(GO) test -count=1 -timeout 20m -run Consul ./bootstrap/...
 
 .PHONY: test-long
-test-long: ## what takes longer: many seeds, crash tests at every point, fuzzing
+test-long: ## what takes longer: many seeds, crash tests at every point, fuzzing, a million records
 	$(MAKE) --no-print-directory sim SEEDS=100000
 	$(MAKE) --no-print-directory fuzz
 	DYNACTOR_CRASH_SEEDS=250 $(GO) test -count=1 -timeout 60m ./storage/...
+	$(MAKE) --no-print-directory import-million
+
+.PHONY: import-million
+import-million: build ## import and export a million records, state the nodes' peak memory
+	./scripts/import-million.sh
 
 FUZZTIME ?= 30s
 .PHONY: fuzz
