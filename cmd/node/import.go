@@ -33,7 +33,6 @@ type importCmd struct {
 // record is one line of the input.
 type record struct {
 	line int64
-	end  int64 // offset behind it
 	raw  []byte
 }
 
@@ -43,6 +42,7 @@ type importer struct {
 	bucket   *client.Bucket
 	progress *progress
 	mark     *mark
+	before   place // where an interrupted run stopped
 	mu       sync.Mutex
 	failed   *os.File
 	firstErr error
@@ -53,7 +53,7 @@ func (c *importCmd) Run(ctx context.Context, s *streams) error {
 	if c.InFlight < 1 {
 		return errors.New("--in-flight must be at least 1")
 	}
-	in, total, err := c.input(s)
+	in, of, err := c.input(s)
 	if err != nil {
 		return err
 	}
@@ -62,61 +62,68 @@ func (c *importCmd) Run(ctx context.Context, s *streams) error {
 		if err := c.ready(ctx, cl); err != nil {
 			return err
 		}
-		i := &importer{importCmd: c, bucket: cl.Bucket(c.Bucket), mark: newMark(c.markPath())}
-		offset, err := i.resume(s, in)
-		if err != nil {
+		i := &importer{importCmd: c, bucket: cl.Bucket(c.Bucket), mark: newMark(c.markPath(), of)}
+		if err := i.resume(s, in); err != nil {
 			return err
 		}
-		i.progress = newProgress(s.err, "import", total)
-		err = i.run(ctx, in, offset)
+		i.progress = newProgress(s.err, "import", of.Size)
+		err = i.run(ctx, in)
 		i.progress.end()
 		return errors.Join(i.report(s, err), i.close())
 	})
 }
 
-// input opens the file, or takes standard input.
-func (c *importCmd) input(s *streams) (io.ReadCloser, int64, error) {
-	if c.File == "" || c.File == "-" {
-		return io.NopCloser(s.in), 0, nil
+// input opens the file, or takes standard input, and says what is imported.
+func (c *importCmd) input(s *streams) (io.ReadCloser, place, error) {
+	of := place{Bucket: c.Bucket, Key: c.KeyField}
+	if c.piped() {
+		return io.NopCloser(s.in), of, nil
 	}
 	f, err := os.Open(c.File)
 	if err != nil {
-		return nil, 0, err
+		return nil, of, err
 	}
 	info, err := f.Stat()
 	if err != nil {
-		return nil, 0, errors.Join(err, f.Close())
+		return nil, of, errors.Join(err, f.Close())
 	}
-	return f, info.Size(), nil
+	of.Size, of.Modified = info.Size(), info.ModTime()
+	return f, of, nil
 }
+
+// piped: the records come from standard input, which cannot be read again.
+func (c *importCmd) piped() bool { return c.File == "" || c.File == "-" }
 
 // markPath is where the place of an interrupted run is kept.
 func (c *importCmd) markPath() string {
-	if c.File == "" || c.File == "-" {
+	if c.piped() {
 		return ""
 	}
 	return c.File + ".progress"
 }
 
-// resume goes on where an interrupted run of the same file stopped.
-func (i *importer) resume(s *streams, in io.Reader) (int64, error) {
+// resume goes on where an interrupted run of the same import stopped.
+func (i *importer) resume(s *streams, in io.Reader) error {
 	if i.Restart {
-		return 0, nil
+		return nil
 	}
-	offset, err := i.mark.read(i.Bucket)
-	if err != nil || offset == 0 {
-		return 0, err
+	if err := i.mark.read(); err != nil {
+		return err
 	}
-	if _, err := in.(io.Seeker).Seek(offset, io.SeekStart); err != nil {
-		return 0, err
+	i.before = i.mark.place
+	if i.before.Offset == 0 {
+		return nil
 	}
-	fmt.Fprintf(s.err, "going on at byte %d, where an earlier import of %s stopped (--restart begins anew)\n", offset, i.File)
-	return offset, nil
+	if _, err := in.(io.Seeker).Seek(i.before.Offset, io.SeekStart); err != nil {
+		return err
+	}
+	fmt.Fprintf(s.err, "going on after line %d, where an earlier import of %s stopped (--restart begins anew)\n", i.before.Line, i.File)
+	return nil
 }
 
 // run reads lines and hands them to workers; the mark follows the records that
 // are done without a gap.
-func (i *importer) run(ctx context.Context, in io.Reader, offset int64) error {
+func (i *importer) run(ctx context.Context, in io.Reader) error {
 	work := make(chan record, i.InFlight)
 	var wg sync.WaitGroup
 	for range i.InFlight {
@@ -126,21 +133,22 @@ func (i *importer) run(ctx context.Context, in io.Reader, offset int64) error {
 			}
 		})
 	}
-	err := i.feed(ctx, in, offset, work)
+	err := i.feed(ctx, in, work)
 	close(work)
 	wg.Wait()
 	return errors.Join(err, ctx.Err())
 }
 
-func (i *importer) feed(ctx context.Context, in io.Reader, offset int64, work chan<- record) error {
+func (i *importer) feed(ctx context.Context, in io.Reader, work chan<- record) error {
 	lines := bufio.NewReaderSize(in, 1<<20)
-	for n := int64(1); ; n++ {
+	offset := i.before.Offset
+	for n := i.before.Line + 1; ; n++ {
 		raw, err := readLine(lines)
 		offset += int64(len(raw))
 		if trimmed := bytes.TrimSpace(raw); len(trimmed) > 0 {
 			i.mark.begin(n, offset)
 			select {
-			case work <- record{line: n, end: offset, raw: trimmed}:
+			case work <- record{line: n, raw: trimmed}:
 			case <-ctx.Done():
 				return nil
 			}
@@ -183,7 +191,7 @@ func (i *importer) handle(ctx context.Context, r record) {
 	} else {
 		i.progress.done.Add(1)
 	}
-	i.mark.done(r.line, i.Bucket)
+	i.mark.done(r.line, err != nil)
 }
 
 // write puts the record under its key, replacing what is there.
@@ -233,7 +241,11 @@ func (i *importer) fail(r record, err error) {
 		i.firstErr = fmt.Errorf("line %d: %w", r.line, err)
 	}
 	if i.failed == nil {
-		f, openErr := os.OpenFile(i.failedPath(), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+		how := os.O_TRUNC
+		if i.before.Failed > 0 {
+			how = os.O_APPEND // behind those of the interrupted run
+		}
+		f, openErr := os.OpenFile(i.failedPath(), os.O_CREATE|os.O_WRONLY|how, 0o600)
 		if openErr != nil {
 			i.firstErr = errors.Join(i.firstErr, openErr)
 			return
@@ -249,25 +261,40 @@ func (i *importer) failedPath() string {
 	switch {
 	case i.Failed != "":
 		return i.Failed
-	case i.File == "" || i.File == "-":
+	case i.piped():
 		return "import.failed"
 	}
 	return i.File + ".failed"
 }
 
-// report prints the counts; the error is not nil if anything is not done.
+// report prints the counts, those before an interruption included; the error is not nil if anything is not done. Only
+// an import that has not come to its end leaves a mark.
 func (i *importer) report(s *streams, err error) error {
-	done, failed := i.progress.done.Load(), i.progress.failed.Load()
+	done, failed := i.before.Done+i.progress.done.Load(), i.before.Failed+i.progress.failed.Load()
 	fmt.Fprintf(s.out, "imported %d, failed %d\n", done, failed)
 	switch {
+	case errors.Is(err, context.Canceled) && i.piped():
+		return errors.New("interrupted")
 	case errors.Is(err, context.Canceled):
-		return fmt.Errorf("interrupted; the same command goes on from here")
+		i.mark.save()
+		return errors.New("interrupted; the same command goes on from here")
 	case err != nil:
+		i.mark.save()
 		return err
 	case failed > 0:
-		return fmt.Errorf("%d records failed and are in %s; first: %w", failed, i.failedPath(), i.firstErr)
+		return errors.Join(i.failures(failed), i.mark.remove())
 	}
 	return i.mark.remove()
+}
+
+// failures says where the failed records are and why the first one failed, if
+// that was in this run.
+func (i *importer) failures(n uint64) error {
+	err := fmt.Errorf("%d records failed and are in %s", n, i.failedPath())
+	if i.firstErr != nil {
+		err = fmt.Errorf("%w; first: %w", err, i.firstErr)
+	}
+	return err
 }
 
 func (i *importer) close() error {

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -225,33 +227,8 @@ func TestImportExport(t *testing.T) {
 	if err != nil || len(strings.Split(strings.TrimSpace(string(failed)), "\n")) != 3 {
 		t.Fatalf("failed records: %q, %v", failed, err)
 	}
-}
-
-func TestImportGoesOnAfterAnInterruption(t *testing.T) {
-	m := newMark(filepath.Join(t.TempDir(), "mark"))
-	for line := int64(1); line <= 4; line++ {
-		m.begin(line, line*10)
-	}
-	m.done(1, "b")
-	m.written = time.Time{}
-	m.done(3, "b")
-	if m.offset != 10 {
-		t.Fatalf("line 2 is not done, the mark is at %d", m.offset)
-	}
-	m.written = time.Time{}
-	m.done(2, "b")
-	again := newMark(m.path)
-	if got, err := again.read("b"); err != nil || got != 30 {
-		t.Fatalf("an interrupted import goes on at %d, %v", got, err)
-	}
-	if _, err := again.read("other"); err == nil {
-		t.Fatal("the mark of another bucket was taken")
-	}
-	if err := again.remove(); err != nil {
-		t.Fatal(err)
-	}
-	if got, err := again.read("b"); err != nil || got != 0 {
-		t.Fatalf("after the end: %d, %v", got, err)
+	if _, err := os.Stat(file + ".progress"); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatalf("an import that came to its end left a mark: %v", err)
 	}
 }
 

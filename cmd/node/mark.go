@@ -10,85 +10,113 @@ import (
 	"time"
 )
 
-// mark follows how far an import has come: the end of the last record before
-// which all are done. It is written to a file once a second, so that an
-// interrupted import can go on.
+// mark follows how far an import has come: the last record before which all are
+// written or in the file of failed ones. It is kept in a file once a second, so
+// that an interrupted import can go on.
 type mark struct {
 	path string
 
 	mu      sync.Mutex
-	pending map[int64]bool  // lines begun and not done
-	ends    map[int64]int64 // line → offset behind it
-	next    int64           // first line that is not known to be done
-	last    int64           // last line begun
-	offset  int64
+	place   place
+	begun   []begun        // records from the first that is under way on
+	settled map[int64]bool // lines that are done, and whether they failed
 	written time.Time
 }
 
-// place is what the file holds.
+// begun is a record that was handed out.
+type begun struct{ line, end int64 }
+
+// place is what the file holds: of which import, and how far it has come.
 type place struct {
 	Bucket string `json:"bucket"`
+	Key    string `json:"key"`
+	// Size and Modified are the input's: a mark of other records leads nowhere.
+	Size     int64     `json:"size"`
+	Modified time.Time `json:"modified"`
+	// Line and the Offset behind it end what needs no more work: so many records
+	// were written, and so many failed and are in the file for these.
+	Line   int64  `json:"line"`
 	Offset int64  `json:"offset"`
+	Done   uint64 `json:"done"`
+	Failed uint64 `json:"failed"`
 }
 
-func newMark(path string) *mark {
-	return &mark{path: path, pending: map[int64]bool{}, ends: map[int64]int64{}, next: 1}
+// newMark makes the mark of an import that has not begun.
+func newMark(path string, of place) *mark {
+	return &mark{path: path, place: of, settled: map[int64]bool{}}
 }
 
-// read returns where an earlier run stopped, 0 if there was none.
-func (m *mark) read(bucket string) (int64, error) {
+// read takes the place where an earlier run stopped, if there was one.
+func (m *mark) read() error {
 	if m.path == "" {
-		return 0, nil
+		return nil
 	}
 	raw, err := os.ReadFile(m.path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
+		return nil
 	}
 	if err != nil {
-		return 0, err
+		return err
 	}
 	var p place
-	if err := json.Unmarshal(raw, &p); err != nil || p.Offset < 0 {
-		return 0, fmt.Errorf("%s is not the mark of an import (%w); remove it or use --restart", m.path, err)
+	if err := json.Unmarshal(raw, &p); err != nil {
+		return fmt.Errorf("%s is not the mark of an import (%w); remove it or use --restart", m.path, err)
 	}
-	if p.Bucket != bucket {
-		return 0, fmt.Errorf("%s is of an import into bucket %q; remove it or use --restart", m.path, p.Bucket)
+	switch of := m.place; {
+	case p.Bucket != of.Bucket || p.Key != of.Key:
+		return fmt.Errorf("%s is of an interrupted import with --bucket %q --key %q; finish that, or use --restart", m.path, p.Bucket, p.Key)
+	case p.Size != of.Size || !p.Modified.Equal(of.Modified) || p.Offset < 0 || p.Offset > p.Size:
+		return fmt.Errorf("the records have changed since the import that left %s was interrupted; use --restart", m.path)
 	}
-	m.offset = p.Offset
-	return p.Offset, nil
+	m.place = p
+	return nil
 }
 
 // begin notes that a line is on its way.
 func (m *mark) begin(line, end int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.pending[line], m.ends[line], m.last = true, end, line
+	m.begun = append(m.begun, begun{line, end})
 }
 
-// done notes that a line needs no more work.
-func (m *mark) done(line int64, bucket string) {
+// done notes that a line needs no more work: it is written, or among the failed.
+func (m *mark) done(line int64, failed bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	delete(m.pending, line)
-	for m.next <= m.last && !m.pending[m.next] {
-		if end, ok := m.ends[m.next]; ok {
-			m.offset = end
-			delete(m.ends, m.next)
+	m.settled[line] = failed
+	for len(m.begun) > 0 {
+		first := m.begun[0]
+		failed, ok := m.settled[first.line]
+		if !ok {
+			break
 		}
-		m.next++
+		delete(m.settled, first.line)
+		m.begun = m.begun[1:]
+		m.place.Line, m.place.Offset = first.line, first.end
+		if failed {
+			m.place.Failed++
+		} else {
+			m.place.Done++
+		}
 	}
-	if m.path == "" || time.Since(m.written) < time.Second {
-		return
+	if time.Since(m.written) >= time.Second {
+		m.write()
 	}
-	m.written = time.Now()
-	m.write(bucket)
+}
+
+// save keeps the place of an import that ends before its end.
+func (m *mark) save() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.write()
 }
 
 // write replaces the file. A mark that cannot be written only means that an
 // interrupted import begins earlier, so the import goes on.
-func (m *mark) write(bucket string) {
-	raw, err := json.Marshal(place{Bucket: bucket, Offset: m.offset})
-	if err != nil {
+func (m *mark) write() {
+	m.written = time.Now()
+	raw, err := json.Marshal(m.place)
+	if err != nil || m.path == "" {
 		return
 	}
 	tmp := m.path + ".tmp"
