@@ -65,6 +65,12 @@ func TestRefused(t *testing.T) {
 	if !errors.Is(err, client.ErrTooLarge) || !errors.As(err, &e) || e.Node == "" || !strings.Contains(e.Text, "at most 1048576") {
 		t.Errorf("a value of 1 MiB and a byte: %v", err)
 	}
+	if n := strings.Count(err.Error(), "too large"); n != 1 {
+		t.Errorf("%q says %d times what is wrong", err, n)
+	}
+	if _, err := b.Put(ctx, "k", make([]byte, 40<<20)); !errors.Is(err, client.ErrTooLarge) {
+		t.Errorf("a value that fits into no frame: %v", err)
+	}
 	if o, err := b.Get(ctx, "k"); err != nil || o.Exists() {
 		t.Errorf("after nothing but refused writes: %+v, %v", o, err)
 	}

@@ -3,6 +3,7 @@ package client
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/dynactor/dynactor/messages"
 )
@@ -57,11 +58,12 @@ type Error struct {
 	PrimariesAnswered, PrimariesNeeded int
 }
 
-// Error is kind, text and node.
+// Error is kind, text and node. A text that begins with the kind, as those of
+// nodes may, does not say it twice.
 func (e *Error) Error() string {
 	out := e.Kind.Error()
-	if e.Text != "" {
-		out += ": " + e.Text
+	if text := strings.TrimPrefix(e.Text, strings.TrimPrefix(out, "client: ")+": "); text != "" {
+		out += ": " + text
 	}
 	if e.Node != "" {
 		out += fmt.Sprintf(" (node %s)", e.Node)

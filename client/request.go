@@ -62,6 +62,7 @@ func (b *Bucket) Put(ctx context.Context, key string, value []byte, opts ...Opti
 }
 
 // Delete writes a tombstone, which replaces what the context of After has seen.
+// Without After it is concurrent with everything, and so deletes nothing.
 func (b *Bucket) Delete(ctx context.Context, key string, opts ...Option) (Written, error) {
 	return b.write(ctx, key, opts, &messages.PutRequest{Delete: true})
 }
@@ -149,6 +150,10 @@ func (c *Client) do(ctx context.Context, o options, key dynamo.Key, m messages.T
 	seen, err := version.DecodeContext(key, o.context)
 	if err != nil {
 		return answered{}, &Error{Kind: ErrContext, Text: err.Error()}
+	}
+	if put, ok := m.(*messages.PutRequest); ok && len(put.GetValue()) > dynamo.CeilingMaxValue {
+		// It may not even fit into a frame; no node is worth asking.
+		return answered{}, &Error{Kind: ErrTooLarge, Text: fmt.Sprintf("%d bytes, no cluster takes more than %d", len(put.GetValue()), dynamo.CeilingMaxValue)}
 	}
 	if _, ok := ctx.Deadline(); !ok && o.timeout == 0 {
 		o.timeout = c.config.Timeout
@@ -303,6 +308,8 @@ func (t *try) give(cause error) error {
 	case errors.Is(cause, ErrClosed):
 		return ErrClosed
 	case errors.As(cause, &local): // no node could be reached
+	case errors.Is(cause, context.Canceled):
+		local = &Error{Kind: ErrUnavailable, Text: "the request was cancelled", Cause: cause}
 	default:
 		local = &Error{Kind: ErrUnavailable, Text: "the time is over", Cause: cause}
 	}
