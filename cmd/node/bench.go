@@ -24,7 +24,7 @@ type benchCmd struct {
 	Clients   int           `help:"Requests under way at once (closed loop)." default:"64"`
 	Duration  time.Duration `help:"How long to measure." default:"10s"`
 	Warmup    time.Duration `help:"How long to run before measuring." default:"2s"`
-	Mix       string        `help:"put, get, a (half gets, half puts) or b (95 %% gets)." enum:"put,get,a,b" default:"a"`
+	Mix       string        `help:"What to do: put, get, a (half gets, half puts) or b (95 of 100 are gets)." enum:"put,get,a,b" default:"a"`
 	Dist      string        `help:"How keys are drawn: zipf (0.99, scattered) or uniform." enum:"zipf,uniform" default:"zipf"`
 	Keys      int           `help:"Number of keys." default:"100000"`
 	ValueSize int           `help:"Bytes of a value." default:"100"`
@@ -56,7 +56,7 @@ type benchRun struct {
 // Run loads the keys, warms up, measures and prints.
 func (c *benchCmd) Run(ctx context.Context, s *streams) error {
 	if c.Clients < 1 || c.Keys < 2 || c.ValueSize < 1 || c.Duration <= 0 {
-		return errors.New("--clients, --value-size and --duration must be positive, --keys at least 2")
+		return usageError("--clients, --value-size and --duration must be positive, --keys at least 2")
 	}
 	return c.one(func(cl *client.Client) error {
 		if err := c.ready(ctx, cl); err != nil {

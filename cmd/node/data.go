@@ -120,7 +120,7 @@ func (c *getCmd) print(s *streams, o client.Object) error {
 	case c.File != "":
 		v, err := o.One()
 		if err != nil {
-			return fmt.Errorf("%q has %d values: %w", c.Key, len(o.Values), err)
+			return fmt.Errorf("%q has %d values, get without --file shows them: %w", c.Key, len(o.Values), err)
 		}
 		return os.WriteFile(c.File, v, 0o600)
 	case len(o.Values) > 1:
@@ -155,9 +155,10 @@ func printSiblings(s *streams, o client.Object) error {
 	return err
 }
 
-// display shows a value on a terminal without letting it control the terminal.
+// display shows a value on a terminal without letting it control the terminal,
+// and so that an empty one is seen.
 func display(value []byte) string {
-	if !utf8.Valid(value) {
+	if len(value) == 0 || !utf8.Valid(value) {
 		return fmt.Sprintf("%q", value)
 	}
 	for _, r := range string(value) {
@@ -239,7 +240,7 @@ func (c *putCmd) Run(ctx context.Context, s *streams) error {
 func (c *putCmd) value(s *streams) ([]byte, error) {
 	switch {
 	case c.File != "" && c.Value != nil:
-		return nil, errors.New("give the value or --file, not both")
+		return nil, usageError("give the value or --file, not both")
 	case c.File != "":
 		return os.ReadFile(c.File)
 	case c.Value == nil || *c.Value == "-":

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/http"
@@ -16,6 +17,7 @@ import (
 	"syscall"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"github.com/dynactor/dynactor/bootstrap"
 )
@@ -38,6 +40,7 @@ const devReady = 60 * time.Second
 type devNode struct {
 	name, address, http string
 	log                 string
+	logged              int64 // what the log held from earlier runs
 	cmd                 *exec.Cmd
 	done                chan error
 	gone                bool
@@ -66,11 +69,11 @@ func (c *devCmd) Run(ctx context.Context, s *streams) error {
 // check reports what would fail later with a worse message.
 func (c *devCmd) check() error {
 	if c.Nodes < 1 || c.Nodes > 100 {
-		return fmt.Errorf("--nodes is %d, allowed are 1 to 100", c.Nodes)
+		return usageError(fmt.Sprintf("--nodes is %d, allowed are 1 to 100", c.Nodes))
 	}
 	last := c.Port + 10*(c.Nodes-1) + 1
 	if c.Port < 1 || last > 65535 {
-		return fmt.Errorf("--port %d: %d nodes need ports up to %d", c.Port, c.Nodes, last)
+		return usageError(fmt.Sprintf("--port %d: %d nodes need ports up to %d, there are 65535", c.Port, c.Nodes, last))
 	}
 	had, err := filepath.Glob(filepath.Join(c.DataDir, "n[0-9]*", "store"))
 	if err != nil {
@@ -151,6 +154,9 @@ func (c *devCmd) start(self string, i int) (*devNode, error) {
 		return nil, err
 	}
 	defer log.Close()
+	if n.logged, err = log.Seek(0, io.SeekEnd); err != nil {
+		return nil, err
+	}
 	n.cmd = exec.Command(self, args...)
 	n.cmd.Stdout, n.cmd.Stderr = log, log
 	// A process group of its own: Ctrl-C reaches this process only, which then
@@ -173,9 +179,9 @@ func (c *devCmd) waitReady(ctx context.Context, nodes []*devNode) error {
 			select {
 			case err := <-n.done:
 				n.gone = true
-				return fmt.Errorf("%s ended (%w); the end of %s:\n%s", n.name, exitError(err), n.log, tail(n.log))
+				return fmt.Errorf("%s ended (%w); the end of %s:\n%s", n.name, exitError(err), n.log, tail(n.log, n.logged))
 			case <-ctx.Done():
-				return fmt.Errorf("%s does not serve (%w); the end of %s:\n%s", n.name, ready(context.WithoutCancel(ctx), n.http), n.log, tail(n.log))
+				return fmt.Errorf("%s does not serve (%w); the end of %s:\n%s", n.name, ready(context.WithoutCancel(ctx), n.http), n.log, tail(n.log, n.logged))
 			case <-time.After(50 * time.Millisecond):
 			}
 		}
@@ -210,8 +216,8 @@ func ready(ctx context.Context, address string) error {
 	return nil
 }
 
-// tail is the end of a log, for an error.
-func tail(path string) string {
+// tail is the end of a log behind an offset, for an error.
+func tail(path string, from int64) string {
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "(no log)"
@@ -219,7 +225,7 @@ func tail(path string) string {
 	if err != nil {
 		return err.Error()
 	}
-	lines := strings.Split(strings.TrimRight(string(b), "\n"), "\n")
+	lines := strings.Split(strings.TrimRight(string(b[min(from, int64(len(b))):]), "\n"), "\n")
 	return "  " + strings.Join(lines[max(0, len(lines)-8):], "\n  ")
 }
 
@@ -282,9 +288,26 @@ func (c *devCmd) watch(ctx context.Context, s *streams, nodes []*devNode) {
 				return
 			}
 			alive--
-			fmt.Fprintf(s.out, "%s (pid %d) ended: %v. The others go on; its log is %s\n", d.n.name, d.n.cmd.Process.Pid, exitError(d.err), d.n.log)
+			fmt.Fprintf(s.out, "%s (pid %d) ended: %v. Its log is %s\n", d.n.name, d.n.cmd.Process.Pid, exitError(d.err), d.n.log)
+			if alive > 0 {
+				fmt.Fprintf(s.out, "The others go on. To bring it back:\n  %s\n", commandLine(d.n.cmd.Args))
+			}
 		}
 	}
+}
+
+// commandLine writes arguments as a shell takes them.
+func commandLine(args []string) string {
+	var quoted []string
+	for _, a := range args {
+		if strings.ContainsFunc(a, func(r rune) bool {
+			return !strings.ContainsRune("/.,:=_-", r) && !unicode.IsLetter(r) && !unicode.IsDigit(r)
+		}) {
+			a = "'" + strings.ReplaceAll(a, "'", `'\''`) + "'"
+		}
+		quoted = append(quoted, a)
+	}
+	return strings.Join(quoted, " ")
 }
 
 // stopAll ends the nodes that live, in order, and kills what does not end.

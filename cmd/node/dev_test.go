@@ -105,6 +105,7 @@ func TestDev(t *testing.T) {
 			t.Fatal(err)
 		}
 		out.wait(t, fmt.Sprintf("n3 (pid %d) ended", pids[2]))
+		out.wait(t, "start --name=n3")
 		if got := must(t, "", "get", "hello", at); got != "world" {
 			t.Errorf("with two of three nodes: %q", got)
 		}
@@ -115,5 +116,16 @@ func TestDev(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(dir, "logs", "n1.log")); err != nil {
 		t.Error(err)
+	}
+	text, err := command("dev", "--data-dir", dir, "--cluster", "other", "--port", strconv.Itoa(port)).CombinedOutput()
+	if err == nil || !strings.Contains(string(text), "data directory belongs to another cluster") || strings.Contains(string(text), "level=INFO") {
+		t.Errorf("with the data of another cluster: %v, %s", err, text)
+	}
+}
+
+func TestCommandLine(t *testing.T) {
+	got := commandLine([]string{"/bin/node", "--data-dir=/my data/it's", "--seed=127.0.0.1:7800"})
+	if want := `/bin/node '--data-dir=/my data/it'\''s' --seed=127.0.0.1:7800`; got != want {
+		t.Errorf("got %s, want %s", got, want)
 	}
 }

@@ -35,7 +35,7 @@ type exporter struct {
 // each is then read with the bucket's quorum.
 func (c *exportCmd) Run(ctx context.Context, s *streams) error {
 	if c.InFlight < 1 {
-		return errors.New("--in-flight must be at least 1")
+		return usageError("--in-flight must be at least 1")
 	}
 	return c.one(func(cl *client.Client) error {
 		if err := c.ready(ctx, cl); err != nil {

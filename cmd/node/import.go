@@ -51,7 +51,7 @@ type importer struct {
 // Run writes all records and reports how many failed.
 func (c *importCmd) Run(ctx context.Context, s *streams) error {
 	if c.InFlight < 1 {
-		return errors.New("--in-flight must be at least 1")
+		return usageError("--in-flight must be at least 1")
 	}
 	in, of, err := c.input(s)
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -45,11 +46,11 @@ type cli struct {
 	Dev        devCmd        `cmd:"" group:"node" help:"Run a whole cluster on this machine to try things out."`
 	Get        getCmd        `cmd:"" group:"data" help:"Read a key."`
 	Put        putCmd        `cmd:"" group:"data" help:"Write a key."`
-	Delete     deleteCmd     `cmd:"" group:"data" help:"Delete a key."`
+	Delete     deleteCmd     `cmd:"" group:"data" help:"Delete a key: all its values, or those that --context has seen."`
 	Import     importCmd     `cmd:"" group:"data" help:"Write the records of a file, one JSON object a line."`
 	Export     exportCmd     `cmd:"" group:"data" help:"Print all values of a bucket, one a line."`
 	Bench      benchCmd      `cmd:"" group:"tools" help:"Measure throughput and latency."`
-	Completion completionCmd `cmd:"" group:"tools" help:"Print a completion script for a shell."`
+	Completion completionCmd `cmd:"" group:"tools" help:"Print a completion script for a shell: source <(node completion bash)."`
 	Version    versionCmd    `cmd:"" group:"tools" help:"Print the version."`
 }
 
@@ -103,7 +104,7 @@ func run(ctx context.Context, args []string, s *streams) int {
 	}
 	k.Bind(k)
 	if err := k.Run(); err != nil {
-		fmt.Fprintln(s.err, "node:", err)
+		fmt.Fprintln(s.err, "node:", strings.TrimPrefix(err.Error(), "client: "))
 		return status(err)
 	}
 	return exitOK
@@ -130,14 +131,22 @@ func usage(parser *kong.Kong, s *streams, err error) int {
 	return exitUsage
 }
 
+// usageError is a command line whose flags do not go together.
+type usageError string
+
+func (e usageError) Error() string { return string(e) }
+
 // errNotFound ends a command whose key has no value; nothing is printed twice.
 var errNotFound = errors.New("not found")
 
 // status is the exit status for an error.
 func status(err error) int {
-	var problems *bootstrap.Problems
+	var (
+		problems *bootstrap.Problems
+		misused  usageError
+	)
 	switch {
-	case errors.As(err, &problems):
+	case errors.As(err, &problems), errors.As(err, &misused):
 		return exitUsage
 	case errors.Is(err, errNotFound), errors.Is(err, client.ErrNotFound):
 		return exitNotFound

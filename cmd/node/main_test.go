@@ -87,8 +87,9 @@ func TestDataCommands(t *testing.T) {
 		t.Fatalf("get printed %q", got)
 	}
 	must(t, "moon", with("put", "hello")...)
+	must(t, "", with("put", "hello", "")...)
 	siblings := must(t, "", with("get", "hello")...)
-	for _, want := range []string{"2 siblings", "world", "moon", "context: "} {
+	for _, want := range []string{"3 siblings", "world", "moon", `. ""  written`, "context: "} {
 		if !strings.Contains(siblings, want) {
 			t.Errorf("get of siblings does not show %q:\n%s", want, siblings)
 		}
@@ -97,16 +98,16 @@ func TestDataCommands(t *testing.T) {
 	if err := json.Unmarshal([]byte(must(t, "", with("get", "hello", "--json")...)), &object); err != nil {
 		t.Fatal(err)
 	}
-	if object.Siblings != 2 || len(object.Values) != 2 || object.Bucket != "default" || object.Key != "hello" ||
+	if object.Siblings != 3 || len(object.Values) != 3 || object.Bucket != "default" || object.Key != "hello" ||
 		object.Values[0].Encoding != "utf8" || object.Values[0].Dot == "" || object.Values[0].Time == "" {
 		t.Fatalf("get --json: %+v", object)
 	}
 	if r := node(t, "", with("get", "hello", "--file", filepath.Join(t.TempDir(), "f"))...); r.code != exitConflict {
-		t.Errorf("one value demanded of two: exit status %d, %s", r.code, r.err)
+		t.Errorf("one value demanded of three: exit status %d, %s", r.code, r.err)
 	}
 	put := must(t, "", with("put", "hello", "mars", "--json", "--context", object.Context)...)
 	if got := must(t, "", with("get", "hello")...); got != "mars" {
-		t.Fatalf("after a put with the context of both: %q", got)
+		t.Fatalf("after a put with the context of all: %q", got)
 	}
 	must(t, "", with("delete", "hello", "--context", contextOf(t, put))...)
 	r := node(t, "", with("get", "hello", "--json")...)
@@ -161,6 +162,10 @@ func TestClearErrors(t *testing.T) {
 		{"long bucket", []string{"get", "k", "--bucket", strings.Repeat("b", 256)}, "", exitFailed, "256 bytes, at most 255"},
 		{"oversized value", []string{"put", "k"}, strings.Repeat("v", 1<<20+1), exitFailed, "1048577 bytes, at most 1048576"},
 		{"w above n", []string{"put", "k", "v", "--w", "4"}, "", exitFailed, "w is out of range: 4"},
+		{"value and file", []string{"put", "k", "v", "--file", "main.go"}, "", exitUsage, "not both"},
+		{"none in flight", []string{"import", "--bucket", "b", "--key", "id", "--in-flight", "0"}, "", exitUsage, "--in-flight"},
+		{"bench of nothing", []string{"bench", "--clients", "0"}, "", exitUsage, "--clients"},
+		{"no nodes", []string{"dev", "--nodes", "0"}, "", exitUsage, "--nodes is 0"},
 		{"unknown flag", []string{"get", "k", "--nope"}, "", exitUsage, "unknown flag --nope"},
 		{"unknown command", []string{"gte"}, "", exitUsage, "gte"},
 		{"wrong cluster", []string{"get", "k", "--cluster", "elsewhere", "--timeout", "1s"}, "", exitUnavailable, "cluster"},
@@ -263,6 +268,9 @@ func TestCompletionAndHelp(t *testing.T) {
 	}
 	if r := node(t, "", "--help"); r.code != exitOK || !strings.Contains(r.out, "node dev") {
 		t.Errorf("help: %d, %s", r.code, r.out)
+	}
+	if r := node(t, "", "bench", "--help"); strings.Contains(r.out, "%") {
+		t.Errorf("a formatting directive in the help:\n%s", r.out)
 	}
 	if got := must(t, "", "version"); !strings.HasPrefix(got, "dynactor ") {
 		t.Errorf("version printed %q", got)

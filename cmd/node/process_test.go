@@ -110,9 +110,9 @@ func (p *process) waitReady(t *testing.T) {
 		select {
 		case <-tick.C:
 		case err := <-p.done:
-			t.Fatalf("%s ended: %v\n%s", p.name, err, tail(filepath.Join(p.dir, p.name+".log")))
+			t.Fatalf("%s ended: %v\n%s", p.name, err, tail(filepath.Join(p.dir, p.name+".log"), 0))
 		case <-ctx.Done():
-			t.Fatalf("%s is not ready\n%s", p.name, tail(filepath.Join(p.dir, p.name+".log")))
+			t.Fatalf("%s is not ready\n%s", p.name, tail(filepath.Join(p.dir, p.name+".log"), 0))
 		}
 	}
 }
@@ -320,7 +320,7 @@ func TestOrderlyStop(t *testing.T) {
 	must(t, "", append([]string{"put", "k", "v"}, at...)...)
 	for _, n := range nodes {
 		if err := n.end(t, syscall.SIGTERM); err != nil {
-			t.Fatalf("%s ended with %v\n%s", n.name, err, tail(filepath.Join(n.dir, n.name+".log")))
+			t.Fatalf("%s ended with %v\n%s", n.name, err, tail(filepath.Join(n.dir, n.name+".log"), 0))
 		}
 	}
 	for _, n := range nodes {
