@@ -139,7 +139,7 @@ func TestReadFileNamesEveryProblem(t *testing.T) {
 		{"list of groups", "seed:\n  - a:1\n  - x: y\n", []string{":3: seed: takes a list of values"}},
 		{"buckets", "buckets:\n  - name: ok\n  - name: b\n    r: 9\n  - name: c\n    w: many\n  - name: d\n    rr: 1\n  - e\n  - n: 3\n", []string{
 			`:3: buckets: "b": `, ":5: buckets: ", `:7: buckets: line 8: unknown property "rr"`, ":9: buckets: a bucket is a group", ":10: buckets: ", "(5)"}},
-		{"bad words", "buckets:\n  - name: b\n    durability: perhaps\n    conflicts: no\n    ttl: soon\n", []string{"perhaps", "no", "soon", "(1)"}},
+		{"bad words", "buckets:\n  - name: b\n    durability: perhaps\n    conflicts: no\n    ttl: soon\n", []string{"perhaps", "no", "buckets: \"b\": ttl \"soon\"", "(3)"}},
 		{"bucket twice", "buckets:\n  - name: b\n  - name: b\n", []string{":3: buckets: ", `"b" is there twice`}},
 		{"second document", "name: a\n---\nname: b\n", []string{":2: the file is more than one document"}},
 	} {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -130,7 +131,33 @@ func (r *fileReader) setting(name string, value *yaml.Node) {
 		r.bad(value, name, "takes a value, not a group of settings")
 		return
 	}
+	if len(s.Values) == 1 && !fits(name, s.Values[0]) {
+		r.bad(value, name, "%q is not %s", s.Values[0], kindNames[name])
+		return
+	}
 	r.file.Settings[name] = s
+}
+
+const aNumber = "a number"
+
+// kindNames says what the settings are that are not text.
+var kindNames = map[string]string{
+	"found": "true or false", "timeout": "a time such as 5s", "expect": aNumber, "capacity": aNumber, "partitions": aNumber,
+	"max-value": aNumber, "max-requests": aNumber, "cache-mb": aNumber,
+}
+
+// fits reports whether a value is of its setting's kind.
+func fits(name, value string) bool {
+	var err error
+	switch kindNames[name] {
+	case aNumber:
+		_, err = strconv.Atoi(value)
+	case kindNames["timeout"]:
+		_, err = time.ParseDuration(value)
+	case kindNames["found"]:
+		return slices.Contains([]string{"true", "yes", "1", "false", "no", "0"}, strings.ToLower(value))
+	}
+	return err == nil
 }
 
 // bucketSpec is a bucket as the file writes it.
@@ -161,9 +188,13 @@ func (r *fileReader) buckets(list *yaml.Node) {
 			r.bad(item, "buckets", "%s", strings.Join(strings.Fields(err.Error()), " "))
 			continue
 		}
-		b, err := spec.bucket()
-		if err != nil {
-			r.bad(item, "buckets", "%q: %v", spec.Name, err)
+		b, errs := spec.bucket()
+		for _, err := range errs {
+			for text := range strings.SplitSeq(err.Error(), "\n") { // joined ones are a line each
+				r.bad(item, "buckets", "%q: %s", spec.Name, strings.TrimPrefix(text, fmt.Sprintf("%q: ", spec.Name)))
+			}
+		}
+		if len(errs) > 0 {
 			continue
 		}
 		if slices.ContainsFunc(r.file.Buckets, func(other member.Bucket) bool { return other.Name == b.Name }) {
@@ -188,8 +219,8 @@ func knownFields(item *yaml.Node) error {
 	return nil
 }
 
-// bucket fills in the defaults and checks.
-func (s bucketSpec) bucket() (member.Bucket, error) {
+// bucket fills in the defaults and returns everything that is wrong.
+func (s bucketSpec) bucket() (member.Bucket, []error) {
 	p := bucket.Default()
 	set := func(field *int, value *int) {
 		if value != nil {
@@ -202,19 +233,29 @@ func (s bucketSpec) bucket() (member.Bucket, error) {
 	set(&p.Quorum.PR, s.PR)
 	set(&p.Quorum.PW, s.PW)
 	var errs []error
+	check := func(err error) {
+		if err != nil {
+			errs = append(errs, err)
+		}
+	}
 	if s.Durability != "" {
 		d, err := dynamo.ParseDurability(s.Durability)
-		p.Durability, errs = d, append(errs, err)
+		p.Durability = d
+		check(err)
 	}
 	if s.Conflicts != "" {
 		c, err := dynamo.ParseConflicts(s.Conflicts)
-		p.Conflicts, errs = c, append(errs, err)
+		p.Conflicts = c
+		check(err)
 	}
 	if s.TTL != "" {
 		d, err := time.ParseDuration(s.TTL)
-		p.TTL, errs = d, append(errs, err)
+		p.TTL = d
+		if err != nil {
+			check(fmt.Errorf("ttl %q is not a time such as 30m", s.TTL))
+		}
 	}
 	b := member.Bucket{Name: s.Name, Properties: p}
-	errs = append(errs, b.Validate())
-	return b, errors.Join(errs...)
+	check(b.Validate())
+	return b, errs
 }

@@ -97,5 +97,9 @@ func storageOf(e storage.Engine) storageStatus {
 }
 
 func peerOf(p link.PeerStatus) peerStatus {
-	return peerStatus{Node: p.ID, Role: p.Role.String(), Address: p.Address, State: p.State.String(), Error: p.LastError}
+	s := peerStatus{Node: p.ID, Role: p.Role.String(), Address: p.Address, State: p.State.String()}
+	if !p.Up() { // what ended an earlier connection is no fault of this one
+		s.Error = p.LastError
+	}
+	return s
 }

@@ -54,11 +54,26 @@ func (c *startCmd) config() (bootstrap.Config, bootstrap.File, error) {
 	if c.Config != "" {
 		var err error
 		if file, err = bootstrap.ReadFile(c.Config); err != nil {
-			return out, file, err
+			return out, file, withSettings(err, out, file)
 		}
 		out.Buckets = file.Buckets
 	}
 	return out, file, bootstrap.WithLines(out.Validate(), file)
+}
+
+// withSettings adds to the problems of a file that could be taken apart those
+// of the settings that were found in it.
+func withSettings(err error, config bootstrap.Config, file bootstrap.File) error {
+	var inFile, inSettings *bootstrap.Problems
+	if len(file.Settings) == 0 || !errors.As(err, &inFile) || !errors.As(bootstrap.WithLines(config.Validate(), file), &inSettings) {
+		return err
+	}
+	for _, p := range inSettings.List {
+		if !slices.ContainsFunc(inFile.List, func(q bootstrap.Problem) bool { return q.Setting == p.Setting }) {
+			inFile.List = append(inFile.List, p)
+		}
+	}
+	return err
 }
 
 // Run runs the node until it is told to stop, or cannot go on.
@@ -108,9 +123,7 @@ func fileResolver(args []string) kong.Resolver {
 	var file bootstrap.File
 	if path != "" {
 		// What is wrong with the file is reported by startCmd.config.
-		if f, err := bootstrap.ReadFile(path); err == nil {
-			file = f
-		}
+		file, _ = bootstrap.ReadFile(path)
 	}
 	return kong.ResolverFunc(func(_ *kong.Context, parent *kong.Path, flag *kong.Flag) (any, error) {
 		if parent.Command == nil || parent.Command.Name != "start" {

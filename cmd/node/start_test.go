@@ -26,6 +26,7 @@ cluster: c
 listn: 127.0.0.1:7800
 listen: nowhere
 capacity: 0
+timeout: soon
 buckets:
   - name: b
     r: 9
@@ -35,10 +36,15 @@ buckets:
 	if r.code != exitUsage {
 		t.Fatalf("exit status %d: %s", r.code, r.err)
 	}
-	for _, want := range []string{file + ":3: listn: unknown setting", ":7: buckets", "r is out of range", ":9: buckets", `"nam"`} {
+	for _, want := range []string{file + ":3: listn: unknown setting", `:8: buckets: "b": r is out of range`, ":10: buckets", `"nam"`,
+		file + ":1: name", file + ":4: listen", file + ":5: capacity", file + `:6: timeout: "soon" is not a time such as 5s`, "data-dir: must be set"} {
 		if !strings.Contains(r.err, want) {
 			t.Errorf("%q is missing in:\n%s", want, r.err)
 		}
+	}
+	file = writeFile(t, "name: [\n")
+	if r = node(t, "", "start", "--config", file); !strings.Contains(r.err, "(1)") {
+		t.Errorf("more than the one problem of a file that cannot be read: %s", r.err)
 	}
 	file = writeFile(t, "name: 'bad name'\nlisten: nowhere\ncapacity: 0\n")
 	r = node(t, "", "start", "--config", file)
