@@ -74,7 +74,7 @@ type keyFlags struct {
 
 // contextFlag is a causal context as the other commands print it.
 type contextFlag struct {
-	Context string `help:"Context of an earlier get or put: the write replaces what that has seen."`
+	Context string `help:"Context of an earlier get or put: the write replaces what that has seen. Without it a put makes a sibling, and a delete reads first."`
 }
 
 func (c contextFlag) options() ([]client.Option, error) {
