@@ -270,6 +270,10 @@ func (h *checker) values(n *node, l *ledger, r version.Record) {
 				return
 			}
 		}
+		if twin := l.supersededTwin(r, w); twin != nil && !l.truncated {
+			h.c.fail("I3", "%s, %v: %v is there after a context covered its twin %v, which the record remembers", n.id, l.key.key, x.Dot, twin.dot)
+			return
+		}
 		for _, y := range r.Versions[:i] {
 			if y.Request == x.Request && !y.Request.IsZero() {
 				h.c.fail("I15", "%s, %v: %v and %v are both of the request %s", n.id, l.key.key, y.Dot, x.Dot, x.Request)
@@ -277,6 +281,18 @@ func (h *checker) values(n *node, l *ledger, r version.Record) {
 			}
 		}
 	}
+}
+
+// supersededTwin finds a twin of a write that a record remembers and knows to be
+// superseded.
+func (l *ledger) supersededTwin(r version.Record, w *put) *put {
+	for _, twin := range l.byRequest[w.request] {
+		remembered := twin != w && slices.ContainsFunc(r.Recent, func(x version.Applied) bool { return x.Dot == twin.dot })
+		if remembered && slices.ContainsFunc(twin.killers, func(k *put) bool { return r.Clock.Covers(k.dot) }) {
+			return twin
+		}
+	}
+	return nil
 }
 
 // gone is I3: a write that a record covers and does not hold was superseded by

@@ -441,7 +441,8 @@ func (v *vnodeShell) mutatePut(p *vnode.Put, stored *vnode.Stored) {
 	case contextEverything:
 		p.Context = stored.Record.Context()
 	case dedupeOff:
-		stored.Record.Recent = nil
+		recent := slices.Clone(stored.Record.Recent)
+		stored.Record.Recent = slices.DeleteFunc(recent, func(x version.Applied) bool { return x.Request == p.Request })
 	}
 }
 

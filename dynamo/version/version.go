@@ -77,7 +77,9 @@ func (r Record) IsZero() bool { return r.Clock.Len() == 0 && len(r.Versions) == 
 
 // Merge is syntactic reconciliation of two records (§ 4.4): it keeps the
 // versions that neither side has superseded. If both sides hold one client
-// write under two dots (a retry that was coordinated twice), one is kept.
+// write under two dots (a retry that was coordinated twice), one is kept; if one
+// side has superseded that write under its dot, the other's goes with it, as
+// long as the request is remembered.
 func Merge(a, b Record) Record {
 	if a.IsZero() && len(a.Recent) == 0 {
 		return b
@@ -86,7 +88,7 @@ func Merge(a, b Record) Record {
 		return a
 	}
 	out := Record{Clock: a.Clock.Merge(b.Clock)}
-	out.Versions = dropTwins(survivors(a, b))
+	out.Versions = dropTwins(survivors(a, b), a, b)
 	out.Recent, out.Forgotten = mergeRecent(a, b)
 	return out
 }
@@ -128,23 +130,6 @@ func compareHeads(a, b []Version) int {
 		return -1
 	}
 	return a[0].Dot.Compare(b[0].Dot)
-}
-
-// dropTwins keeps, of live versions with one request id, the one with the
-// smallest dot. Versions are sorted by dot.
-func dropTwins(versions []Version) []Version {
-	if len(versions) < 2 {
-		return versions
-	}
-	seen := make(map[dynamo.RequestID]bool, len(versions))
-	return slices.DeleteFunc(versions, func(v Version) bool {
-		if v.Request.IsZero() {
-			return false
-		}
-		twin := seen[v.Request]
-		seen[v.Request] = true
-		return twin
-	})
 }
 
 // mergeRecent keeps the newest requests of both sides. What it drops raises

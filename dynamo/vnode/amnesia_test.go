@@ -22,8 +22,10 @@ type amnesia struct {
 	stored  []Stored
 	names   map[string]int // value → write
 	covered []map[int]bool // write → writes its context covered
+	puts    []Put          // the writes, as their clients sent them
 	next    int
 	held    []version.Record // messages under way, also to be delivered twice
+	retried bool             // a write was coordinated again
 	now     dynamo.Timestamp
 }
 
@@ -45,10 +47,12 @@ func (m *amnesia) put(t *rapid.T, at int, seen version.Record) {
 		shown[m.names[string(v.Value)]] = true
 	}
 	m.covered = append(m.covered, shown)
-	m.next++
-	r, err := m.states[at].Coordinate(m.stored[at], Put{
-		Value: []byte(value), Context: seen.Context(), MaxSiblings: 1 << 20, Prune: -1, Now: m.now,
-	})
+	p := Put{
+		Value: []byte(value), Request: dynamo.RequestID{1, byte(m.next >> 8), byte(m.next)}, Context: seen.Context(),
+		MaxSiblings: 1 << 20, Prune: -1, Now: m.now,
+	}
+	m.puts, m.next = append(m.puts, p), m.next+1
+	r, err := m.states[at].Coordinate(m.stored[at], p)
 	if err != nil {
 		t.Fatalf("put at %d: %v", at, err)
 	}
@@ -87,7 +91,7 @@ func (m *amnesia) check(t *rapid.T, lost map[int]bool) {
 		switch {
 		case !superseded[w] && !have[w] && !lost[w]:
 			t.Fatalf("write %d is gone though no context covered it; held: %v", w, slices.Sorted(maps.Keys(have)))
-		case superseded[w] && have[w]:
+		case superseded[w] && have[w] && !m.forgot():
 			t.Fatalf("write %d is back though a context covered it", w)
 		}
 	}

@@ -20,7 +20,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/dynactor/dynactor/dynamo"
@@ -159,9 +158,7 @@ func (s *State) Coordinate(stored Stored, p Put) (Result, error) {
 	if p.Conflicts == dynamo.LastWriteWins && at.Sub(p.Now) > MaxAhead {
 		return Result{}, fmt.Errorf("%w: by %v", ErrClockAhead, at.Sub(p.Now))
 	}
-	kept := slices.DeleteFunc(slices.Clone(rec.Versions), func(v version.Version) bool {
-		return p.Context.Clock.Covers(v.Dot)
-	})
+	kept := rec.Unseen(p.Context.Clock)
 	if err := checkSiblings(len(rec.Versions), len(kept)+1, p.MaxSiblings); err != nil {
 		return Result{}, err
 	}
