@@ -122,7 +122,8 @@ type ReadReply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The encoded record (dynamo/version); empty when the vnode has none.
 	Record []byte `protobuf:"bytes,1,opt,name=record,proto3" json:"record,omitempty"`
-	// False while the vnode is being filled: its "none" then proves nothing.
+	// False while the vnode is being filled, and when its copy of the key is
+	// damaged: its "none" then proves nothing.
 	Authoritative bool `protobuf:"varint,2,opt,name=authoritative,proto3" json:"authoritative,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -37,7 +37,7 @@ type vote uint8
 const (
 	open      vote = iota // may still answer
 	counted               // answered, and the answer counts
-	abstained             // answered, but the answer alone proves nothing
+	abstained             // stands in for another and has nothing, which proves nothing
 	failed                // will not answer
 )
 
@@ -86,8 +86,8 @@ func (t *Tally) Answer(node dynamo.NodeID) bool {
 	return true
 }
 
-// Abstain records an answer that alone proves nothing: it counts in Lenient
-// only. It reports whether that changed the tally.
+// Abstain records that a stand-in has nothing, which alone proves nothing: it
+// counts in Lenient only. It reports whether that changed the tally.
 func (t *Tally) Abstain(node dynamo.NodeID) bool { return t.close(node, abstained) }
 
 // Fail records that no answer will come from node, and reports whether that

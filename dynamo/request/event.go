@@ -61,7 +61,8 @@ const (
 	// Declined: the node refused for another reason.
 	Declined
 	// NotAuthoritative: the node answered that it has nothing, which proves
-	// nothing, because it is a fallback or is still being filled.
+	// nothing, because it is a fallback, is still being filled, or has a damaged
+	// copy.
 	NotAuthoritative
 	// ValuesMissing: the node answered without values that are needed.
 	ValuesMissing
@@ -92,7 +93,8 @@ type Answer struct {
 	// Found: the replica has a record of the key, maybe only a tombstone.
 	Found  bool
 	Record version.Record
-	// Authoritative is false while the replica is being filled.
+	// Authoritative is false while the replica is being filled, and when its copy
+	// of the key is damaged.
 	Authoritative bool
 }
 

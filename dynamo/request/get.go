@@ -188,7 +188,10 @@ func (g *Get) awaitStragglers(e Event) []Effect {
 // node was given up.
 //
 // An answer counts when it carries a record or comes from a primary that is
-// known to be filled. Any other says only that this node has nothing.
+// known to be filled. Any other says only that this node has nothing: a fallback
+// never had it, perhaps; a primary that is being filled, or whose copy is
+// damaged, may have lost it, and stands for an answer no more than one that
+// failed.
 func (g *Get) accept(a Answer) bool {
 	x := g.places.find(a.From)
 	if a.Fetched || x == nil || x.stage != asked && x.stage != failed {
@@ -198,7 +201,11 @@ func (g *Get) accept(a Answer) bool {
 	filled := a.Authoritative && !slices.Contains(g.cfg.Filling, a.From)
 	if !has && (x.replica.Role != dynamo.Primary || !filled) {
 		x.stage = hollow
-		g.places.tally.Abstain(a.From)
+		if x.replica.Role == dynamo.Primary {
+			g.places.tally.Fail(a.From)
+		} else {
+			g.places.tally.Abstain(a.From)
+		}
 		return true
 	}
 	x.stage, x.reason = answered, NoReason
@@ -265,7 +272,7 @@ func (g *Get) decide(now dynamo.Timestamp) []Effect {
 }
 
 // met reports whether the answers are enough. That something was found may be
-// said on the word of nodes that have nothing once no primary is awaited any
+// said on the word of fallbacks that have nothing once no primary is awaited any
 // more; that nothing is there, never.
 func (g *Get) met(found bool) bool {
 	tally := &g.places.tally
@@ -343,16 +350,28 @@ func (g *Get) linger() []Effect {
 }
 
 // stale lists the primaries whose answer lacks something that others have seen.
-// Fallbacks are left alone: what they keep is on its way elsewhere.
+// Fallbacks are left alone: what they keep is on its way elsewhere. A primary
+// that lost its copy is given one only when the answers are enough, or when no
+// primary is left that could know more: with less in its hands it would pass for
+// one that knows all, and a write that it once confirmed would be overlooked.
 func (g *Get) stale() []*place {
+	whole := g.places.tally.State() == quorum.Met || g.allSpoke()
 	var list []*place
 	for i := range g.places.list {
 		x := &g.places.list[i]
-		if x.replica.Role == dynamo.Primary && (x.stage == answered || x.stage == hollow) && !x.record.SameCausal(g.merged) {
+		ready := x.stage == answered || x.stage == hollow && whole
+		if x.replica.Role == dynamo.Primary && ready && !x.record.SameCausal(g.merged) {
 			list = append(list, x)
 		}
 	}
 	return list
+}
+
+// allSpoke reports whether every primary has answered, be it with nothing.
+func (g *Get) allSpoke() bool {
+	return !slices.ContainsFunc(g.places.list, func(x place) bool {
+		return x.replica.Role == dynamo.Primary && x.stage != answered && x.stage != hollow
+	})
 }
 
 // repair is the last step: it sends stale primaries the merged record, unless

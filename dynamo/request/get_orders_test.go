@@ -199,8 +199,8 @@ func (x *getRun) merged() version.Record {
 	return version.Record{}
 }
 
-// counts is the oracle's tally: nodes that count, those that say nothing that
-// proves anything, nodes that may still speak, and the primaries among them.
+// counts is the oracle's tally: nodes that count, fallbacks that say nothing
+// that proves anything, nodes that may still speak, and the primaries among them.
 func (x *getRun) counts() (counted, primaries, hollow, open, openPrimaries int) {
 	for i, c := range x.cfg.Candidates {
 		primary := c.Role == dynamo.Primary
@@ -210,7 +210,7 @@ func (x *getRun) counts() (counted, primaries, hollow, open, openPrimaries int) 
 			if primary {
 				primaries++
 			}
-		case h == sayNothing || h == sayFilling:
+		case (h == sayNothing || h == sayFilling) && !primary:
 			hollow++
 		case h < 0 && !x.late:
 			open++
@@ -276,11 +276,17 @@ func (x *getRun) checkAsked() {
 // finish checks the repairs, and that nothing happens after the end.
 func (x *getRun) finish() {
 	merged := x.merged()
+	counted, primaries, _, _, _ := x.counts()
+	whole := counted >= max(x.cfg.Params.R, x.cfg.Params.PR) && primaries >= x.cfg.Params.PR
+	silent := false
+	for i, c := range x.cfg.Candidates {
+		silent = silent || c.Role == dynamo.Primary && (x.heard[i] < 0 || x.heard[i] == sayFail)
+	}
 	for i, c := range x.cfg.Candidates {
 		stale := c.Role == dynamo.Primary && x.heard[i] >= 0 && x.heard[i] != sayFail
 		if stale {
 			e := by(c.Node, x.heard[i]).(Answer)
-			stale = !e.Record.SameCausal(merged)
+			stale = !e.Record.SameCausal(merged) && (x.heard[i] != sayFilling || whole || !silent)
 		}
 		if want := map[bool]int{true: 1}[stale]; x.repaired[c.Node] != want {
 			x.fatalf("%s was repaired %d times, want %d", c.Node, x.repaired[c.Node], want)

@@ -144,6 +144,41 @@ func TestFillingPrimary(t *testing.T) {
 	expect(t, g, answer("b", "a1 | a1=v"), "reply found: a1 | a1=v", "arm linger for AwaitingStragglers")
 }
 
+// TestDamagedReplicaIsNoAnswer: with R + W > N a read must meet every
+// acknowledged write. A write was confirmed by a and b; a's copy is damaged and b
+// cannot be reached: c alone, which missed it, must not decide, nor a's copy be
+// made again from c's. When b is back all is well.
+func TestDamagedReplicaIsNoAnswer(t *testing.T) {
+	g := newGet(t, GetConfig{Params: params(3, 2, 2, 0, 0), Candidates: replicas("a b c")})
+	start(g)
+	g.Step(now, Answer{From: "a"})
+	g.Step(now, answer("c", "b1 | b1=old"))
+	expect(t, g, Fail{From: "b", Reason: Unreachable},
+		"reply unavailable, not attempted: 1 of 2 answered; a: not authoritative; b: unreachable", "stop")
+
+	g = newGet(t, GetConfig{Params: params(3, 2, 2, 0, 0), Candidates: replicas("a b c")})
+	start(g)
+	g.Step(now, Answer{From: "a"})
+	g.Step(now, answer("c", "b1 | b1=old"))
+	expect(t, g, answer("b", "b2 | b2=new"), "reply found: b2 | b2=new",
+		"repair a notfound: b2 | b2=new", "repair c outofdate: b2 | b2=new", "stop")
+
+	// All copies but one are damaged: that one is all there is to learn.
+	g = newGet(t, GetConfig{Params: params(3, 2, 2, 0, 0), Candidates: replicas("a b c")})
+	start(g)
+	g.Step(now, Answer{From: "a"})
+	expect(t, g, Answer{From: "b"},
+		"reply unavailable, not attempted: 0 of 2 answered; a: not authoritative; b: not authoritative",
+		"arm linger for AwaitingStragglers")
+	expect(t, g, answer("c", "b1 | b1=old"), "repair a notfound: b1 | b1=old", "repair b notfound: b1 | b1=old", "stop")
+
+	// A read that asks for one answer takes it.
+	g = newGet(t, GetConfig{Params: params(3, 1, 2, 0, 0), Candidates: replicas("a b c")})
+	start(g)
+	g.Step(now, Answer{From: "a"})
+	expect(t, g, answer("c", "b1 | b1=old"), "reply found: b1 | b1=old", "arm linger for AwaitingStragglers")
+}
+
 // TestTombstoneGivesContext: not found still says what was deleted, so that the
 // next put supersedes it.
 func TestTombstoneGivesContext(t *testing.T) {
@@ -183,8 +218,8 @@ func TestPrimariesNeeded(t *testing.T) {
 	expect(t, g, Answer{From: "a"},
 		"reply unavailable, not attempted: 0 of 3 answered, 0 of 3 primaries; a: not authoritative",
 		"arm linger for AwaitingStragglers")
-	expect(t, g, answer("b", "a1 | a1=?"), "fetch b")
-	expect(t, g, answer("c", "a1 | a1=?"))
+	expect(t, g, answer("b", "a1 | a1=?"))
+	expect(t, g, answer("c", "a1 | a1=?"), "fetch b")
 	expect(t, g, fetched("b", "a1 | a1=v"), "repair a notfound: a1 | a1=v", "stop")
 
 	g = newGet(t, GetConfig{Params: params(3, 1, 1, 3, 0), Candidates: replicas("a b d>c")})

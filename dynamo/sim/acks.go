@@ -64,9 +64,7 @@ func (h *checker) began(k *keyInfo) int { return len(h.ledger(k).acked) }
 
 // got is R1: with R+W>N and primaries only, a read sees every write that was
 // acknowledged before it began, unless faults destroyed the copies that the two
-// quorums have in common. Its record obeys the rules of stored ones. A get that
-// found something on the word of replicas that know nothing, because no other
-// could be had, promises less.
+// quorums have in common. Its record obeys the rules of stored ones.
 func (h *checker) got(g *getShell, r version.Record) {
 	l := h.ledger(g.key)
 	if len(r.Missing()) > 0 {
@@ -76,7 +74,7 @@ func (h *checker) got(g *getShell, r version.Record) {
 	h.values(g.n, l, r)
 	p := h.c.plan.properties.Quorum
 	common := max(p.R, p.PR) + max(p.W, p.PW) - p.N
-	if common <= 0 || h.c.plan.spares > 0 || l.truncated || g.counted() < max(p.R, p.PR) {
+	if common <= 0 || h.c.plan.spares > 0 || l.truncated {
 		return
 	}
 	for _, w := range l.acked[:g.seen] {

@@ -283,17 +283,6 @@ func (g *getShell) run(effects []request.Effect) {
 	}
 }
 
-// counted is how many replicas answered in a way that counts towards R.
-func (g *getShell) counted() int {
-	n := 0
-	for _, r := range g.machine.Describe().Replicas {
-		if r.Reason == request.NoReason && (r.Stage == "answered" || r.Stage == "asked for values") {
-			n++
-		}
-	}
-	return n
-}
-
 func (g *getShell) read(r dynamo.Replica, digestAbove int) {
 	t := g.left()
 	g.n.ask(g.to(r), g.key.partition, g.pid(), t, &readRequest{key: g.key.index, digestAbove: digestAbove, timeout: t})
