@@ -16,9 +16,10 @@ type put struct {
 	request dynamo.RequestID
 	value   []byte
 	dead    bool // a tombstone
-	// at is the vnode that made the dot, time what its clock said.
-	at   *node
-	time dynamo.Timestamp
+	// at is the node that made the dot, now what its clock said, time what the
+	// write was given for it.
+	at        *node
+	now, time dynamo.Timestamp
 	// by is the coordinator's attempt that it was made for.
 	by pid
 	// killers are the writes whose context covered this one.
@@ -99,7 +100,7 @@ func (l *ledger) find(d clock.Dot) *put {
 // I15 and F1; then the record as any stored one. It returns the entry.
 func (h *checker) coordinated(v *vnodeShell, k *keyInfo, p vnode.Put, before vnode.Stored, r vnode.Result) *put {
 	l := h.ledger(k)
-	w := &put{dot: r.Dot, request: p.Request, value: p.Value, dead: p.Tombstone, at: v.n, time: p.Now}
+	w := &put{dot: r.Dot, request: p.Request, value: p.Value, dead: p.Tombstone, at: v.n, now: p.Now, time: r.Stored.Record.Newest()}
 	if h.c.trace != nil {
 		h.c.tracef("%s writes %v %q as %v over %v, context %v", v.n.id, k.key, p.Value, w.dot, before.Record.Clock, p.Context.Clock)
 	}
@@ -112,7 +113,7 @@ func (h *checker) coordinated(v *vnodeShell, k *keyInfo, p vnode.Put, before vno
 		return w
 	}
 	h.advance(v, k, r)
-	h.onceOnly(l, w, before.Record)
+	h.onceOnly(l, w, p, before.Record)
 	l.byActor[r.Dot.Actor] = append(l.byActor[r.Dot.Actor], w)
 	l.byRequest[p.Request] = append(l.byRequest[p.Request], w)
 	l.truncated = l.truncated || r.Truncated > 0
@@ -158,15 +159,19 @@ func (h *checker) firstDot(i clock.Incarnation, k *keyInfo) (clock.Dot, bool) {
 }
 
 // onceOnly is I15 and F1: a request makes a second dot on one node only when a
-// fault took the first one from it, or when the record has forgotten it and a
-// message was under way for longer than its age says; and none at all after it
-// failed for certain.
-func (h *checker) onceOnly(l *ledger, w *put, before version.Record) {
+// fault took the first one from it, and on a node that once knew the first one
+// only when the record has forgotten it and either this is a first attempt that
+// a retry overtook, or the time that its message was under way and the clocks'
+// difference exceed the slack; and none at all after it failed for certain.
+func (h *checker) onceOnly(l *ledger, w *put, p vnode.Put, before version.Record) {
 	for _, old := range l.byRequest[w.request] {
-		if old.void || old.at != w.at || l.damaged(w.at, old.dot) || old.time <= before.Forgotten {
+		forgotten := old.time <= before.Forgotten
+		knew := old.at == w.at || forgotten && before.Clock.Covers(old.dot)
+		late := !p.Retry || p.Now.Add(-p.Age).Sub(old.now) > h.c.plan.slack
+		if old.void || !knew || l.damaged(w.at, old.dot) || forgotten && late {
 			continue
 		}
-		h.c.fail("I15", "%s makes %v for the request %s that it had made %v for, key %v", w.at.id, w.dot, w.request, old.dot, l.key.key)
+		h.c.fail("I15", "%s makes %v for the request %s that %s had made %v for, key %v", w.at.id, w.dot, w.request, old.at.id, old.dot, l.key.key)
 	}
 	if l.refused[w.request] {
 		h.c.fail("F1", "%s writes the request %s, which had failed for certain, as %v, key %v", w.at.id, w.request, w.dot, l.key.key)

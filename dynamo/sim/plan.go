@@ -27,6 +27,8 @@ type plan struct {
 	// node's requests.
 	batch, queue, inFlight int
 	digestAbove            int
+	// slack is how much younger than it is a retry may seem.
+	slack time.Duration
 
 	load  loadPlan
 	net   netPlan
@@ -166,6 +168,7 @@ func drawPlan(seed uint64) plan {
 		p.disk.readError = 0.02 * r.Float64()
 	}
 	p.fault = drawFaults(r)
+	p.slack = between(r, time.Millisecond, time.Second)
 	return p
 }
 

@@ -389,7 +389,7 @@ func (p *putShell) coordinate(sync bool, timeout time.Duration) *coordinate {
 	m, properties := p.message, p.n.c.plan.properties
 	return &coordinate{key: p.key.index, sync: sync, timeout: timeout, put: vnode.Put{
 		Request: m.id, Retry: m.retry, Age: m.age, Context: p.seen, Value: m.value, Tombstone: m.delete,
-		TTL: properties.TTL, Conflicts: properties.Conflicts, Now: p.n.now(),
+		TTL: properties.TTL, Conflicts: properties.Conflicts, Now: p.n.now(), Slack: p.n.c.plan.slack,
 	}}
 }
 

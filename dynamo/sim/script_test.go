@@ -123,6 +123,7 @@ func (s *script) cluster(t *testing.T, d *datadriven.TestData) string {
 		load:       loadPlan{clients: 1, keys: 1, timeout: time.Second},
 		net:        netPlan{least: time.Millisecond, detect: 20 * time.Millisecond},
 		disk:       diskPlan{sync: time.Millisecond, flush: 10 * time.Millisecond},
+		slack:      vnode.Slack,
 	}
 	for name, dst := range map[string]*int{
 		"nodes": &p.nodes, "n": &p.properties.Quorum.N, "r": &p.properties.Quorum.R, "w": &p.properties.Quorum.W, "spares": &p.spares,

@@ -24,7 +24,9 @@
 //	     earlier life of its node
 //	I13  a record remembers a bounded number of requests
 //	I14  versions that a record holds side by side are concurrent
-//	I15  one request id makes one dot at one coordinator, and one live version
+//	I15  one request id makes one dot at one coordinator, and at any that knew of
+//	     the first, unless messages and clocks are off by more than the slack; and
+//	     one live version
 //	R1   a get that met its quorum has seen every write acknowledged before it,
 //	     if R+W>N and no fault destroyed the copies it relies on
 //	F1   a write that failed for certain never appears
@@ -116,6 +118,8 @@ const (
 	contextEverything
 	// dedupeOff does not recognise retries.
 	dedupeOff
+	// noSlack takes a retry for as young as it seems.
+	noSlack
 	// sendDelta replicates only the new version, with the whole clock.
 	sendDelta
 	// corruptAsNothing answers "not found" for a value that cannot be read.
@@ -135,7 +139,7 @@ const (
 
 var mutationNames = [...]string{
 	"sound", "ackEarly", "ackBelowW", "countTwice", "keepEpoch", "keepFloor", "keepCommit", "forgetBar", "leaseLate",
-	"contextIgnored", "contextEverything", "dedupeOff", "sendDelta", "corruptAsNothing", "repairHalf", "failForCertain",
+	"contextIgnored", "contextEverything", "dedupeOff", "noSlack", "sendDelta", "corruptAsNothing", "repairHalf", "failForCertain",
 	"reuseNumbers", "serveExpired", "mergeByTime",
 }
 

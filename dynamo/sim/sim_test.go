@@ -105,6 +105,10 @@ func TestMutations(t *testing.T) {
 		{mutation: contextIgnored, seeds: 10, breaks: []string{"I3", "I14"}},
 		{mutation: contextEverything, seeds: 10, breaks: []string{"I3"}},
 		{mutation: dedupeOff, seeds: 50, breaks: []string{"I15"}, shape: only(faultCut, faultHeal)},
+		{mutation: noSlack, seeds: 200, breaks: []string{"I15"}, shape: func(p *plan) {
+			only(faultCut, faultHeal)(p)
+			p.fault.skew, p.slack, p.load.keys, p.load.clients = 500*time.Millisecond, time.Second, 1, 7
+		}},
 		{mutation: sendDelta, seeds: 10, breaks: []string{"I3"}},
 		{mutation: corruptAsNothing, seeds: 100, breaks: []string{"R1"}, shape: only(faultCorrupt, faultCut, faultHeal)},
 		{mutation: repairHalf, seeds: 50, breaks: []string{"I1"}},

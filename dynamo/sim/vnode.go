@@ -440,6 +440,8 @@ func (v *vnodeShell) mutatePut(p *vnode.Put, stored *vnode.Stored) {
 		p.Context = version.Context{}
 	case contextEverything:
 		p.Context = stored.Record.Context()
+	case noSlack:
+		p.Slack = 1
 	case dedupeOff:
 		recent := slices.Clone(stored.Record.Recent)
 		stored.Record.Recent = slices.DeleteFunc(recent, func(x version.Applied) bool { return x.Request == p.Request })

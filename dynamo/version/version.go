@@ -51,7 +51,10 @@ func (v Version) Expired(now dynamo.Timestamp) bool { return v.Expires != 0 && v
 type Applied struct {
 	Request dynamo.RequestID
 	Dot     clock.Dot
-	Time    dynamo.Timestamp
+	// Time is the version's hybrid logical time: the requests of a record are in
+	// their causal order, and a coordinator whose clock is behind does not see
+	// its own forgotten first.
+	Time dynamo.Timestamp
 }
 
 const (

@@ -18,6 +18,7 @@ package vnode
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"time"
@@ -48,6 +49,11 @@ var (
 const (
 	// Remember is how long a carried-out request is remembered, at most.
 	Remember = 10 * time.Minute
+	// Slack is how much younger than it is a retry may seem: its age leaves out
+	// the time that its message was under way (a link that is silent for 2 s is
+	// given up), and the clocks of the node that made the first attempt and of
+	// the one that judges the retry differ.
+	Slack = 3 * time.Second
 	// MaxAhead is how far a last-write-wins record's time may be ahead of the
 	// coordinating vnode's clock.
 	MaxAhead = time.Minute
@@ -127,6 +133,9 @@ type Put struct {
 	// MaxSiblings and Prune are limits; 0 takes the defaults, a negative Prune
 	// never truncates.
 	MaxSiblings, Prune int
+	// Slack is taken off the time at which a retry seems to have begun; 0 takes
+	// the default.
+	Slack time.Duration
 	// Now is the coordinator's wall clock.
 	Now dynamo.Timestamp
 }
@@ -174,7 +183,7 @@ func (s *State) Coordinate(stored Stored, p Put) (Result, error) {
 		Recent:    rec.Recent,
 		Forgotten: rec.Forgotten,
 	}
-	out = out.Remember(version.Applied{Request: p.Request, Dot: dot, Time: p.Now}, p.Now.Add(-Remember))
+	out = out.Remember(version.Applied{Request: p.Request, Dot: dot, Time: at}, p.Now.Add(-Remember))
 	if len(kept) == 0 && !p.Context.IsZero() {
 		out.Clock, res.Truncated = prune(out.Clock, dot.Actor, p.Prune)
 	}
@@ -182,12 +191,16 @@ func (s *State) Coordinate(stored Stored, p Put) (Result, error) {
 	return res, nil
 }
 
-// remembered refuses a retry whose first attempt the record may have forgotten.
+// remembered refuses a retry whose first attempt the record may have forgotten:
+// one that may have begun before the newest that was forgotten. So a retry is
+// never written again unless its message and the clocks are off by more than
+// the slack; on a key that forgets faster than that, a retry that is not known
+// is always refused.
 func remembered(rec version.Record, p Put) error {
 	if !p.Retry || p.Request.IsZero() {
 		return nil
 	}
-	began := p.Now.Add(-p.Age)
+	began := p.Now.Add(-p.Age - cmp.Or(p.Slack, Slack))
 	if p.Age >= Remember || began <= rec.Forgotten {
 		return fmt.Errorf("%w: it began %v ago", ErrUnknown, p.Age)
 	}

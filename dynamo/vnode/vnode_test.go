@@ -216,6 +216,61 @@ func TestRetries(t *testing.T) {
 	}
 }
 
+// TestRetriesUnderSkew: a request is carried out by a node, seventeen more push
+// it out of the record's memory, and then its retry comes to a node whose clock
+// is off, later than its age says.
+func TestRetriesUnderSkew(t *testing.T) {
+	const ms = time.Millisecond
+	id := dynamo.RequestID{1}
+	for _, tc := range []struct {
+		name string
+		// ahead is how far the judging node's clock is ahead of the first one's,
+		// underway how long the retry's message took.
+		ahead, underway time.Duration
+		slack           time.Duration
+		refused         bool
+	}{
+		{name: "clocks agree", refused: true},
+		{name: "clock behind", ahead: -time.Hour, refused: true},
+		{name: "clock ahead", ahead: 900 * ms, refused: true},
+		{name: "clock ahead and a late message", ahead: 900 * ms, underway: 2 * time.Second, refused: true},
+		{name: "clock ahead by more than the slack", ahead: 900 * ms, underway: 2 * time.Second, slack: time.Second},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s, begin := open(1), 1000*second
+			st := must(t, s, Stored{}, Put{Value: []byte("v"), Request: id, Now: begin.Add(20 * ms)}).Stored
+			for i := range version.RecentRequests + 1 {
+				st = must(t, s, st, Put{
+					Value: []byte{byte(i)}, Request: dynamo.RequestID{2, byte(i)}, Context: st.Record.Context(), Now: begin.Add(21 * ms),
+				}).Stored
+			}
+			_, err := s.Coordinate(st, Put{
+				Request: id, Retry: true, Age: 100 * ms, Slack: tc.slack, Now: begin.Add(100*ms + tc.underway + tc.ahead),
+			})
+			if refused := errors.Is(err, ErrUnknown); refused != tc.refused {
+				t.Fatalf("refused %v (%v), want %v", refused, err, tc.refused)
+			}
+		})
+	}
+}
+
+// TestSlowClockRemembers: the request of a coordinator whose clock is behind is
+// the newest all the same.
+func TestSlowClockRemembers(t *testing.T) {
+	s, id := open(1), dynamo.RequestID{1}
+	var st Stored
+	for i := range version.RecentRequests {
+		st = must(t, s, st, Put{Request: dynamo.RequestID{2, byte(i)}, Context: st.Record.Context(), Now: 1000 * second}).Stored
+	}
+	slow := Put{Value: []byte("v"), Request: id, Context: st.Record.Context(), Now: 500 * second}
+	st = must(t, s, st, slow).Stored
+	st = must(t, s, st, Put{Tombstone: true, Context: st.Record.Context(), Now: 1001 * second}).Stored
+	slow.Retry, slow.Age = true, time.Second
+	if r := must(t, s, st, slow); !r.Known {
+		t.Fatal("a request of a moment ago is forgotten")
+	}
+}
+
 func TestSiblingLimit(t *testing.T) {
 	s := open(1)
 	var st Stored
