@@ -29,6 +29,11 @@ const (
 	MaxContext = 64 << 10
 	// MaxSiblings is how many concurrent versions a client's put may leave.
 	MaxSiblings = 100
+	// MaxSiblingBytes is how many bytes the concurrent versions that a client's
+	// put leaves may have together; one version alone may have more. A record
+	// travels in one message of at most 32 MiB, also when three coordinators
+	// that could not hear each other have each filled it.
+	MaxSiblingBytes = 10 << 20
 	// WarnSiblings is the number of siblings from which a warning is counted.
 	WarnSiblings = 25
 	// MaxNodeName is the longest node name in bytes.

@@ -35,8 +35,8 @@ var (
 	// ErrUnknown: a retry of a write that may have been carried out longer ago
 	// than the record remembers.
 	ErrUnknown = errors.New("vnode: outcome of the first attempt is not remembered")
-	// ErrSiblings: the write would leave more than the allowed number of
-	// concurrent versions; read, merge them and write with the context.
+	// ErrSiblings: the write would leave more concurrent versions, or more bytes
+	// in them, than allowed; read, merge them and write with the context.
 	ErrSiblings = errors.New("vnode: too many concurrent versions")
 	// ErrClockAhead: a last-write-wins record carries a time too far ahead of
 	// this node's clock.
@@ -168,7 +168,7 @@ func (s *State) Coordinate(stored Stored, p Put) (Result, error) {
 		return Result{}, fmt.Errorf("%w: by %v", ErrClockAhead, at.Sub(p.Now))
 	}
 	kept := rec.Unseen(p.Context.Clock)
-	if err := checkSiblings(len(rec.Versions), len(kept)+1, p.MaxSiblings); err != nil {
+	if err := checkSiblings(rec.Versions, kept, p); err != nil {
 		return Result{}, err
 	}
 	barred := s.bar(stored, p.Context.Clock)
@@ -207,16 +207,27 @@ func remembered(rec version.Record, p Put) error {
 	return nil
 }
 
-// checkSiblings refuses a client's write over the limit unless it leaves fewer
-// versions than there were, so that a crowded key can always be merged.
-func checkSiblings(before, after, limit int) error {
-	if limit == 0 {
-		limit = dynamo.MaxSiblings
+// checkSiblings refuses a client's write over one of the limits unless it leaves
+// less than there was, so that a crowded key can always be merged.
+func checkSiblings(before, kept []version.Version, p Put) error {
+	limit := cmp.Or(p.MaxSiblings, dynamo.MaxSiblings)
+	if n := len(kept) + 1; n > limit && n >= len(before) {
+		return fmt.Errorf("%w: %d, at most %d", ErrSiblings, n, limit)
 	}
-	if after > limit && after >= before {
-		return fmt.Errorf("%w: %d, at most %d", ErrSiblings, after, limit)
+	n := size(kept) + len(p.Value)
+	if len(kept) > 0 && n > dynamo.MaxSiblingBytes && n >= size(before) {
+		return fmt.Errorf("%w: %d bytes in %d, at most %d", ErrSiblings, n, len(kept)+1, dynamo.MaxSiblingBytes)
 	}
 	return nil
+}
+
+// size is how many bytes the values of versions have.
+func size(versions []version.Version) int {
+	n := 0
+	for _, v := range versions {
+		n += len(v.Value)
+	}
+	return n
 }
 
 // bar returns the highest own epoch that must not be continued, after seeing

@@ -286,6 +286,30 @@ func TestSiblingLimit(t *testing.T) {
 	}
 }
 
+// TestSiblingBytes: a record has to fit into one message, or nobody could read
+// and merge it any more.
+func TestSiblingBytes(t *testing.T) {
+	s := open(1)
+	big := make([]byte, dynamo.MaxSiblingBytes/4)
+	var st Stored
+	for range 4 {
+		st = must(t, s, st, Put{Value: big, Now: second}).Stored
+	}
+	if _, err := s.Coordinate(st, Put{Value: []byte{1}, Now: second}); !errors.Is(err, ErrSiblings) {
+		t.Fatalf("want ErrSiblings, have %v", err)
+	}
+	must(t, s, st, Put{Tombstone: true, Now: second})
+	must(t, s, st, Put{Value: make([]byte, 2*dynamo.MaxSiblingBytes), Context: st.Record.Context(), Now: second})
+
+	// Replication may leave more than the limit; what reduces it is taken.
+	other := must(t, open(2), Stored{}, Put{Value: big, Now: second}).Stored
+	more, _, err := s.Accept(st, other.Record)
+	if err != nil || len(more.Record.Versions) != 5 {
+		t.Fatalf("%d versions, %v", len(more.Record.Versions), err)
+	}
+	must(t, s, more, Put{Value: big[1:], Context: other.Record.Context(), Now: second})
+}
+
 func TestClockAhead(t *testing.T) {
 	s := open(1)
 	st := must(t, s, Stored{}, Put{Value: []byte("a"), Now: 3600 * second}).Stored
