@@ -18,6 +18,8 @@ var (
 	ErrRequestID = errors.New("request id does not have 16 bytes")
 	// ErrTimeout: the time asked for is over MaxTimeout.
 	ErrTimeout = errors.New("timeout is too long")
+	// ErrOmitted: a record to store lacks a value.
+	ErrOmitted = errors.New("record lacks a value")
 	// ErrBounds: a number on the wire is outside what it can be.
 	ErrBounds = errors.New("number out of bounds")
 )
@@ -115,7 +117,8 @@ type Replicate struct {
 }
 
 // ToReplicate checks and converts a record on its way to a replica. Values
-// alias the message. The limits on client input do not hold here.
+// alias the message. The limits on client input do not hold here, but half a
+// record is never stored.
 func ToReplicate(m *ReplicateRequest) (Replicate, error) {
 	key, err := ToKey(m.GetBucket(), m.GetKey())
 	if err != nil {
@@ -128,6 +131,9 @@ func ToReplicate(m *ReplicateRequest) (Replicate, error) {
 	rec, err := version.Decode(m.GetRecord())
 	if err != nil {
 		return Replicate{}, err
+	}
+	if missing := rec.Missing(); len(missing) > 0 {
+		return Replicate{}, fmt.Errorf("%w: that of %v", ErrOmitted, missing[0])
 	}
 	return Replicate{Key: key, N: n, Record: rec}, nil
 }

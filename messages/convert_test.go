@@ -69,6 +69,7 @@ func TestToPut(t *testing.T) {
 
 func TestToReadAndToReplicate(t *testing.T) {
 	record := version.Append(nil, someRecord())
+	half, _ := someRecord().Omit(0)
 	replicate := func() *ReplicateRequest {
 		return &ReplicateRequest{Bucket: []byte("b"), Key: []byte("k"), N: 3, Record: record}
 	}
@@ -88,13 +89,14 @@ func TestToReadAndToReplicate(t *testing.T) {
 		"n that wraps":   {func(m *ReplicateRequest) { m.N = 256 + 3 }, ErrBounds},
 		"no record":      {func(m *ReplicateRequest) { m.Record = nil }, version.ErrCorrupt},
 		"cut record":     {func(m *ReplicateRequest) { m.Record = record[:len(record)-1] }, version.ErrCorrupt},
+		"half a record":  {func(m *ReplicateRequest) { m.Record = version.Append(nil, half) }, ErrOmitted},
 	} {
 		m := replicate()
 		c.change(m)
 		if _, err := ToReplicate(m); !errors.Is(err, c.want) {
 			t.Errorf("replicate, %s: %v, want %v", name, err, c.want)
 		}
-		if m.Record = nil; errors.Is(c.want, version.ErrCorrupt) {
+		if m.Record = nil; errors.Is(c.want, version.ErrCorrupt) || errors.Is(c.want, ErrOmitted) {
 			continue // a read has none
 		}
 		if _, err := ToRead(&ReadRequest{Bucket: m.Bucket, Key: m.Key, N: m.N}); !errors.Is(err, c.want) {
