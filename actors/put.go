@@ -148,6 +148,8 @@ func refusal(err error) *messages.Failure {
 		code = messages.CodeClockAhead
 	case errors.Is(err, vnode.ErrUnknown):
 		code = messages.CodeForgotten
+	case errors.Is(err, vnode.ErrEpoch):
+		code = messages.CodeStorage // another node may take it
 	case errors.Is(err, vnode.ErrLease):
 		f := messages.Fail(messages.CodeOverloaded, "%v", err)
 		f.RetryAfterMs = 50

@@ -41,6 +41,10 @@ var (
 	// ErrClockAhead: a last-write-wins record carries a time too far ahead of
 	// this node's clock.
 	ErrClockAhead = errors.New("vnode: record's time is too far ahead")
+	// ErrEpoch: a context or a record shows an own epoch far beyond those given
+	// out. No dot under it can be told from a forged one, so this vnode makes
+	// none for the key; another may.
+	ErrEpoch = errors.New("vnode: a clock names an epoch that was never given out")
 	// ErrBroken: one dot names two values. It must never happen; the vnode
 	// stops serving rather than choose.
 	ErrBroken = errors.New("vnode: one dot names two values")
@@ -49,6 +53,10 @@ var (
 const (
 	// Remember is how long a carried-out request is remembered, at most.
 	Remember = 10 * time.Minute
+	// maxLeap is how far beyond the lease a seen epoch may lie: further than any
+	// rolled-back store, and too near for forged contexts to use up the epochs,
+	// which all keys of the vnode share.
+	maxLeap = 1 << 32
 	// Slack is how much younger than it is a retry may seem: its age leaves out
 	// the time that its message was under way (a link that is silent for 2 s is
 	// given up), and the clocks of the node that made the first attempt and of
@@ -250,10 +258,14 @@ func (s *State) nextDot(c clock.Clock, barred uint64) (dot clock.Dot, fresh bool
 	}
 	// A new epoch lies above every own epoch ever seen, also if the lease was
 	// rolled back.
-	epoch := max(s.next, barred+1)
+	seen := barred
 	if ok {
-		epoch = max(epoch, own.Actor.Epoch+1)
+		seen = max(seen, own.Actor.Epoch)
 	}
+	if seen > s.limit && seen-s.limit > maxLeap {
+		return clock.Dot{}, false, fmt.Errorf("%w: %d", ErrEpoch, seen)
+	}
+	epoch := max(s.next, seen+1)
 	if epoch >= s.limit {
 		s.next = max(s.next, epoch)
 		return clock.Dot{}, false, ErrLease

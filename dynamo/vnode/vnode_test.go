@@ -137,6 +137,28 @@ func TestLease(t *testing.T) {
 	}
 }
 
+// TestForgedEpoch: a context is not signed, so a client can make one that names
+// any epoch of a vnode. It must not use up the epochs of the vnode's other keys.
+func TestForgedEpoch(t *testing.T) {
+	for _, epoch := range []uint64{1 << 40, 1<<63 + 1, ^uint64(0) - 1, ^uint64(0)} {
+		s := open(1)
+		forged := clock.Of(clock.Entry{Actor: clock.Actor{Incarnation: inc(1), Epoch: epoch}, Counter: 1})
+		if _, err := s.Coordinate(Stored{}, Put{Context: version.Context{Clock: forged}, Now: second}); !errors.Is(err, ErrEpoch) {
+			t.Fatalf("epoch %d: %v", epoch, err)
+		}
+		poisoned, _, err := s.Accept(Stored{}, version.Record{Clock: forged})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Coordinate(poisoned, Put{Now: second}); !errors.Is(err, ErrEpoch) {
+			t.Fatalf("epoch %d in a record: %v", epoch, err)
+		}
+		if r := must(t, s, Stored{}, Put{Now: second}); r.Dot.Actor.Epoch != 1 {
+			t.Fatalf("epoch %d: another key gets %v", epoch, r.Dot)
+		}
+	}
+}
+
 func TestStartStop(t *testing.T) {
 	s, m := Start(Meta{}, false, inc(4), 10)
 	first := must(t, s, Stored{}, Put{Value: []byte("a"), Now: second})
