@@ -200,8 +200,11 @@ func (x *exchange) left() uint32 {
 // limit, so one timer serves them; a stale tag is ignored by the machine.
 func (x *exchange) arm(ctx actor.Context, a request.Arm) {
 	d := time.Duration(x.left()) * time.Millisecond
-	if a.Timeout == request.Linger {
+	switch {
+	case a.Timeout == request.Linger && x.answered:
 		d = linger
+	case a.Timeout == request.Linger:
+		d = min(d, linger)
 	}
 	x.timer.Stop()
 	x.timer = x.s.Wheel.Send(ctx.Self(), &deadline{state: a.For}, d)

@@ -2,6 +2,7 @@ package actors
 
 import (
 	"errors"
+	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
 
@@ -214,7 +215,7 @@ func (a *forwardActor) pass(ctx actor.Context) {
 		w := &messages.PutRequest{
 			Bucket: a.request.GetBucket(), Key: a.request.GetKey(), Value: a.request.GetValue(), Context: a.request.GetContext(),
 			Delete: a.request.GetDelete(), Quorum: a.request.GetQuorum(), RequestId: a.request.GetRequestId(),
-			AgeMs: a.request.GetAgeMs(), Retry: a.request.GetRetry(), Hops: a.request.GetHops() + 1, TimeoutMs: a.left(),
+			AgeMs: a.request.GetAgeMs() + uint32(time.Since(a.started).Milliseconds()), Retry: a.request.GetRetry(), Hops: a.request.GetHops() + 1, TimeoutMs: a.left(),
 		}
 		a.asked = node
 		ctx.Request(on(node, nameCoordinator), w)

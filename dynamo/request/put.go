@@ -30,7 +30,10 @@ type Put struct {
 	places places
 	// prepared is what the local vnode made.
 	prepared Prepared
-	effects  []Effect
+	// lost: the quorum cannot be met any more; those who were asked get a moment
+	// to say how far the write went.
+	lost    bool
+	effects []Effect
 }
 
 // NewPut plans a write. It fails with ErrParams on impossible numbers and with
@@ -201,8 +204,9 @@ func (p *Put) confirm(node dynamo.NodeID) bool {
 	return true
 }
 
-// judge replies when the quorum is met, or can no longer be. What was written
-// stays written: it is never rolled back.
+// judge replies when the quorum is met, or can no longer be and all have
+// answered who soon will, so that the error says how many hold the write. What
+// was written stays written: it is never rolled back.
 func (p *Put) judge() []Effect {
 	switch p.places.tally.State() {
 	case quorum.Met:
@@ -216,7 +220,13 @@ func (p *Put) judge() []Effect {
 		p.state = AwaitingStragglers
 		p.emit(Arm{AwaitingStragglers, Linger})
 	case quorum.Lost:
-		return p.finish(p.places.shortfall(true))
+		if p.places.pending() == 0 {
+			return p.finish(p.places.shortfall(true))
+		}
+		if !p.lost {
+			p.lost = true
+			p.emit(Arm{AwaitingQuorum, Linger})
+		}
 	}
 	return p.effects
 }

@@ -204,7 +204,7 @@ func (x *putRun) absorb(effects []Effect) {
 // checkReply holds the reply, or its absence, against what was heard so far.
 func (x *putRun) checkReply(e Event) {
 	needed, pw := max(x.cfg.Params.W, x.cfg.Params.PW), x.cfg.Params.PW
-	confirmed, primaries, open, openPrimaries := 0, 0, 0, 0
+	confirmed, primaries, open, openPrimaries, awaited := 0, 0, 0, 0, 0
 	for _, c := range x.cfg.Candidates {
 		primary := map[bool]int{true: 1}[c.Role == dynamo.Primary]
 		switch {
@@ -212,6 +212,9 @@ func (x *putRun) checkReply(e Event) {
 			confirmed, primaries = confirmed+1, primaries+primary
 		case !x.failed[c.Node] && !x.late:
 			open, openPrimaries = open+1, openPrimaries+primary
+			if _, asked := x.synced[c.Node]; asked {
+				awaited++
+			}
 		}
 	}
 	want := ""
@@ -220,6 +223,7 @@ func (x *putRun) checkReply(e Event) {
 		want = x.wantUnprepared(e, crashed)
 	case confirmed >= needed && primaries >= pw:
 		want = fmt.Sprintf("written by %d: a1 | a1=v", confirmed)
+	case awaited > 0 && !x.late: // also when the quorum is lost: how far did the write go?
 	case confirmed+open < needed || primaries+openPrimaries < pw || x.late:
 		u, ok := x.replied.(Unavailable)
 		if !ok || !u.Attempted || u.Certainty() != Uncertain || u.Answered != confirmed || u.PrimariesAnswered != primaries {

@@ -152,6 +152,9 @@ func (x *exchange) arm(a request.Arm) {
 	d := x.left()
 	if a.Timeout == request.Linger {
 		d = linger
+		if a.For == request.AwaitingQuorum {
+			d = min(d, x.left())
+		}
 	}
 	x.timer++
 	timer, n, number := x.timer, x.n, x.number
