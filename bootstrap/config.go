@@ -38,7 +38,8 @@ type Config struct {
 	// Found lets this node found a cluster if there is none yet.
 	Found bool
 	// Expect is how many nodes found the cluster together; 0 is 1 + the number
-	// of Seeds, or 3 with Consul.
+	// of Seeds, or 3 with Consul. A node that may found with a list of Seeds must
+	// expect them all: two groups of a list could else found two clusters.
 	Expect int
 	// Zone is a group of nodes that fail together; empty is none.
 	Zone string
@@ -129,6 +130,7 @@ func (c Config) Validate() error {
 	}
 	c.checkAddresses(bad)
 	c.checkNumbers(bad)
+	c.checkFounding(bad)
 	c.checkTLS(bad)
 	named := map[string]bool{}
 	for _, b := range c.Buckets {
@@ -198,6 +200,29 @@ func (c Config) checkNumbers(bad func(string, string, ...any)) {
 	if c.Timeout < time.Millisecond || c.Timeout > time.Minute {
 		bad("timeout", "%v is not within 1ms to 1m", c.Timeout)
 	}
+}
+
+// checkFounding refuses what could found two clusters: a list elects nobody, so
+// only a founder that has heard of every seed knows that no other group founds.
+func (c Config) checkFounding(bad func(string, string, ...any)) {
+	all := 1 + c.otherSeeds()
+	if !c.Found || c.Consul != "" || c.Expect <= 0 || c.Expect >= all {
+		return
+	}
+	bad("expect", "%d is less than this node and its %d seeds: nodes that do not see each other could found two clusters; "+
+		"leave expect out (it is then %d), or list fewer seeds (this node's own address is not counted if the list writes it as listen or advertise does)",
+		c.Expect, all-1, all)
+}
+
+// otherSeeds is how many of the seeds are not this node itself.
+func (c Config) otherSeeds() int {
+	others := map[string]bool{}
+	for _, s := range c.Seeds {
+		if s != c.Listen && s != c.Advertise {
+			others[s] = true
+		}
+	}
+	return len(others)
 }
 
 func (c Config) checkTLS(bad func(string, string, ...any)) {

@@ -46,6 +46,7 @@ func TestValidateNamesEveryProblem(t *testing.T) {
 		{"consul", "not host:port", func(c *Config) { c.Consul = "h" }},
 		{"data-dir", "must be set", func(c *Config) { c.DataDir = "" }},
 		{"expect", "not within", func(c *Config) { c.Expect = -1 }},
+		{"expect", "two clusters", func(c *Config) { c.Found, c.Expect, c.Seeds = true, 2, []string{"a:1", "b:1", "b:1"} }},
 		{"capacity", "not within", func(c *Config) { c.Capacity = 0 }},
 		{"partitions", "power of two", func(c *Config) { c.Partitions = 12 }},
 		{"partitions", "power of two", func(c *Config) { c.Partitions = 0 }},
@@ -74,6 +75,24 @@ func TestValidateNamesEveryProblem(t *testing.T) {
 	var p *Problems
 	if err := c.Validate(); !errors.As(err, &p) || len(p.List) != 6 || strings.Count(err.Error(), "\n") != 6 {
 		t.Errorf("six problems: %v", err)
+	}
+}
+
+// TestValidateLetsFoundingBe: what can found one cluster only is allowed.
+func TestValidateLetsFoundingBe(t *testing.T) {
+	for name, change := range map[string]func(*Config){
+		"all seeds":           func(c *Config) { c.Found, c.Expect, c.Seeds = true, 3, []string{"a:1", "b:1"} },
+		"more than the seeds": func(c *Config) { c.Found, c.Expect, c.Seeds = true, 4, []string{"a:1", "b:1"} },
+		"itself among them": func(c *Config) {
+			c.Found, c.Expect, c.Advertise, c.Seeds = true, 3, "a:1", []string{"a:1", "b:1", "c:1", c.Listen}
+		},
+		"not a founder": func(c *Config) { c.Expect, c.Seeds = 2, []string{"a:1", "b:1"} },
+		"consul elects": func(c *Config) { c.Found, c.Expect, c.Consul = true, 1, "h:8500" },
+	} {
+		c := testConfig("n1")
+		if change(&c); c.Validate() != nil {
+			t.Errorf("%s: %v", name, c.Validate())
+		}
 	}
 }
 

@@ -53,13 +53,7 @@ func (n *Node) expect() int {
 	case n.config.Consul != "":
 		return 3
 	}
-	others := map[string]bool{}
-	for _, s := range n.config.Seeds {
-		if s != n.config.Listen && s != n.config.Advertise {
-			others[s] = true
-		}
-	}
-	return 1 + len(others)
+	return 1 + n.config.otherSeeds()
 }
 
 var intentKey = vnode.NodeKey("intent")
