@@ -81,7 +81,8 @@ func (n *nodeActor) Receive(ctx actor.Context) {
 
 // Health is what a node says of itself.
 type Health struct {
-	// Ready: it is in a cluster and every partition of it serves.
+	// Ready: it is in a cluster and every partition of it serves. A running node
+	// waits for its links too; see bootstrap.
 	Ready bool `json:"ready"`
 	// Reason says what is missing when it is not ready.
 	Reason string `json:"reason,omitempty"`

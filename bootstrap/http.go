@@ -75,7 +75,7 @@ func (n *Node) writeStatus(w http.ResponseWriter, s status, ok bool) {
 
 func (n *Node) status() status {
 	s := status{
-		Node: n.config.Name, Cluster: n.config.Cluster, Health: n.actors.Health(), Storage: storageOf(n.engine),
+		Node: n.config.Name, Cluster: n.config.Cluster, Health: n.Health(), Storage: storageOf(n.engine),
 		Registry: n.discovery.Status(), Peers: []peerStatus{},
 	}
 	if doc := n.document.Load(); doc != nil {

@@ -53,6 +53,7 @@ type Node struct {
 	httpAddr  string
 	document  atomic.Pointer[member.Document]
 	fatal     chan error
+	linked    *linkGate
 	// life ends when the node stops, by cancel.
 	life   context.Context
 	cancel context.CancelFunc
@@ -89,7 +90,9 @@ func Start(c Config, o Options) (*Node, error) {
 	if err != nil {
 		return nil, errors.Join(err, o.close())
 	}
-	n := &Node{config: c, log: log.With(slog.String("node", c.Name)), fatal: make(chan error, 1), connected: map[string]bool{}}
+	n := &Node{
+		config: c, log: log.With(slog.String("node", c.Name)), fatal: make(chan error, 1), linked: newLinkGate(), connected: map[string]bool{},
+	}
 	n.life, n.cancel = context.WithCancel(context.Background())
 	for _, step := range []func(Options) error{n.own, n.openStore, n.listen, n.startLinks, n.startActors, n.startHTTP, n.startDiscovery} {
 		if err := step(o); err != nil {
@@ -196,7 +199,7 @@ func (n *Node) startLinks(Options) error {
 	c.Start = n.identity.Start
 	c.Listener, c.Advertise = n.listener, n.config.Advertise
 	c.Logger = n.log
-	c.Observer.Down = n.peerDown
+	c.Observer.Up, c.Observer.Down = n.peerUp, n.peerDown
 	tls, err := loadTLS(n.config)
 	if err != nil {
 		return err
@@ -209,10 +212,18 @@ func (n *Node) startLinks(Options) error {
 	return nil
 }
 
+// peerUp is called by the links.
+func (n *Node) peerUp(p link.Peer) {
+	if p.Role == messages.RoleNode && !p.FoundingOnly {
+		n.linked.set(dynamo.NodeID(p.ID), true)
+	}
+}
+
 // peerDown is called by the links. They carry nothing before the actors are
 // there.
 func (n *Node) peerDown(p link.Peer, _ error) {
 	if p.Role == messages.RoleNode {
+		n.linked.set(dynamo.NodeID(p.ID), false)
 		n.actors.PeerDown(dynamo.NodeID(p.ID))
 	}
 }
@@ -249,14 +260,19 @@ func (n *Node) onDocument(doc member.Document) {
 	n.document.Store(&doc)
 	n.discovery.Confirm(founding.ClusterID(doc.ClusterID), doc.Members[0].ID)
 	n.links.ClusterChanged()
+	var others []dynamo.NodeID
 	for _, m := range doc.Members {
 		if string(m.ID) == n.config.Name || m.Address == "" {
 			continue
 		}
+		others = append(others, m.ID)
 		if err := n.links.SetPeer(string(m.ID), m.Address); err != nil {
 			n.log.Error("member's address", slog.String("member", string(m.ID)), slog.Any("error", err))
 		}
 	}
+	n.linked.await(others, linkWait, func(lacking string) {
+		n.log.Warn("ready without links to all members", slog.String("lacking", lacking))
+	})
 }
 
 // peers are the nodes that are connected.
@@ -275,7 +291,7 @@ func (n *Node) reachable(id dynamo.NodeID) bool {
 		return true
 	}
 	p, ok := n.links.Peer(string(id))
-	return ok && p.Up()
+	return ok && p.Up() && !p.FoundingOnly
 }
 
 // addresses tells clients where members are.
@@ -360,10 +376,6 @@ func (n *Node) connect(addresses []string) {
 	n.connected = now
 }
 
-// WaitReady returns once the node serves, or with the reason why it does not
-// when ctx ends.
-func (n *Node) WaitReady(ctx context.Context) error { return n.actors.WaitReady(ctx) }
-
 // Connected are the nodes that this one can send requests to right now.
 func (n *Node) Connected() []dynamo.NodeID {
 	var out []dynamo.NodeID
@@ -384,9 +396,6 @@ func (n *Node) HTTPAddr() string { return n.httpAddr }
 // Document is the cluster document in force, nil before there is one.
 func (n *Node) Document() *member.Document { return n.document.Load() }
 
-// Health is what the node says of itself.
-func (n *Node) Health() actors.Health { return n.actors.Health() }
-
 // Counters are what the node has done since it started.
 func (n *Node) Counters() *actors.Counters { return n.actors.Counters() }
 
@@ -397,6 +406,7 @@ func (n *Node) Stop(ctx context.Context) error {
 	var err error
 	n.stop.Do(func() {
 		n.cancel()
+		n.linked.stop()
 		for i := len(n.undo) - 1; i >= 0; i-- {
 			err = errors.Join(err, n.undo[i](ctx))
 		}

@@ -243,8 +243,7 @@ func TestPortInUse(t *testing.T) {
 
 // TestStopUnderLoad stops one node of three while clients write through it:
 // the stop is orderly and in time, what was acknowledged is there, and no write
-// waits for an answer that will not come. The links are just being made anew
-// under the id of the cluster.
+// waits for an answer that will not come.
 func TestStopUnderLoad(t *testing.T) {
 	nodes := startAll(t, seeded(t, 3))
 	c := newClient(t, nodes...)

@@ -177,4 +177,7 @@ type Peer struct {
 	Start uint64
 	// Address is where it was dialled, or what it advertises.
 	Address string
+	// FoundingOnly: one end has no cluster id yet, so only founding messages pass.
+	// The link is made anew when that changes.
+	FoundingOnly bool
 }

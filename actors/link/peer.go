@@ -343,7 +343,9 @@ func (p *peer) requestsUp(c *conn) {
 		p.openWaiting(bulk)
 	}
 	if p.links.config.Observer.Up != nil {
-		p.links.config.Observer.Up(p.peer())
+		up := p.peer()
+		up.FoundingOnly = c.limited
+		p.links.config.Observer.Up(up)
 	}
 	p.links.logger.Info("link up", "peer", p.outlet.id, "role", c.peer.Role.String(), "address", c.wire.RemoteAddr().String(),
 		"start", c.peer.Start, "dialled", c.wire.dialled)

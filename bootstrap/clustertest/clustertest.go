@@ -124,7 +124,7 @@ func (c *Cluster) WaitReady(t TB) {
 			t.Fatalf("node %d is not ready: %v", i+1, err)
 		}
 	}
-	// Links are made anew under the id of the cluster, which takes a moment.
+	// A node does not wait for links for ever; a test does.
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for i, n := range c.Nodes {
