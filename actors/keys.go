@@ -5,6 +5,7 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 
+	"github.com/dynactor/dynactor/actors/rt"
 	"github.com/dynactor/dynactor/dynamo"
 	"github.com/dynactor/dynactor/dynamo/vnode"
 	"github.com/dynactor/dynactor/messages"
@@ -19,13 +20,13 @@ const (
 
 // keys answers with a page of the keys that this vnode holds, tombstones
 // included: whether a key has a value is for a read to say.
-func (v *vnodeActor) keys(m *messages.KeysRequest, sender *actor.PID) {
-	s, self, partition := v.s, v.self, v.partition
+func (v *vnodeActor) keys(m *messages.KeysRequest, e rt.Envelope) {
+	s, self, partition, sender := v.s, v.self, v.partition, e.Sender
 	if m.GetPartition() != uint32(partition) {
 		s.answer(sender, self, messages.Fail(messages.CodeInvalid, "partition %d was asked for %d", partition, m.GetPartition()))
 		return
 	}
-	s.onReader(sender, m, func() { s.listKeys(self, sender, partition, m) })
+	s.onReader(e, func() { s.listKeys(self, sender, partition, m) })
 }
 
 // listKeys runs on a reader.

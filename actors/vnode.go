@@ -114,8 +114,8 @@ type vnodeActor struct {
 	state     *vnode.State
 	// leasing: a lease is on its way to the disk; retrying: a retry is armed.
 	leasing, retrying bool
-	// waiting are the messages that came while opening, bounded by vnodeQueue.
-	waiting []rt.Envelope
+	// waiting are the messages that came while opening.
+	waiting waitingRoom
 	// turn are those of them that are being handled: the mailbox, which answers
 	// for its own batch when the handler panics, does not know of them.
 	turn  []rt.Envelope
@@ -222,9 +222,9 @@ func (v *vnodeActor) onLease(m *leased) {
 	}
 	v.s.vnodeUp(v.partition, v.status == vnodeFailed)
 	v.status = vnodeServing
-	for len(v.waiting) > 0 {
-		n := min(len(v.waiting), vnodeBatch)
-		v.turn, v.waiting = v.waiting[:n], v.waiting[n:]
+	v.waiting.sweep(time.Now(), v.s.expired)
+	for len(v.waiting.all) > 0 {
+		v.turn = v.waiting.take(vnodeBatch)
 		v.handle(v.turn)
 		v.turn = nil
 	}
@@ -294,16 +294,16 @@ func (v *vnodeActor) onRetry(m *retry) {
 
 // release answers those who wait for the vnode to open.
 func (v *vnodeActor) release(f *messages.Failure) {
-	for _, e := range v.waiting {
+	for _, e := range v.waiting.all {
 		v.s.answerFailure(e.Sender, e.Message, f)
 	}
-	v.waiting = nil
+	v.waiting = waitingRoom{}
 }
 
 // abandon is the end of this instance, by a failure or a stop: who waits for it
 // learns that, and what it had not committed is dropped.
 func (v *vnodeActor) abandon() {
-	v.waiting, v.turn = slices.Concat(v.turn, v.waiting), nil
+	v.waiting.all, v.turn = slices.Concat(v.turn, v.waiting.all), nil
 	v.release(messages.Fail(messages.CodeInternal, "partition %d on %s restarts or stops", v.partition, v.s.Self))
 	if v.write.batch != nil {
 		v.write.batch.Discard()
@@ -321,9 +321,9 @@ func (v *vnodeActor) handle(batch []rt.Envelope) {
 	for _, e := range batch {
 		switch m := e.Message.(type) {
 		case *messages.ReadRequest:
-			v.read(m, e.Sender)
+			v.read(m, e)
 		case *messages.KeysRequest:
-			v.keys(m, e.Sender)
+			v.keys(m, e)
 		case *messages.ReplicateRequest:
 			v.replicate(m, e.Sender)
 		case *coordinate:
@@ -333,14 +333,21 @@ func (v *vnodeActor) handle(batch []rt.Envelope) {
 	v.commit()
 }
 
-// hold keeps messages until the vnode is open.
+// hold keeps messages until the vnode is open. Those whose time is over make
+// room for others.
 func (v *vnodeActor) hold(batch []rt.Envelope) {
+	swept := false
 	for _, e := range batch {
-		if len(v.waiting) >= vnodeQueue {
-			v.s.shed(e.Sender, e.Message)
+		if v.waiting.add(e) {
 			continue
 		}
-		v.waiting = append(v.waiting, e)
+		if !swept {
+			swept = true
+			v.waiting.sweep(time.Now(), v.s.expired)
+		}
+		if !v.waiting.add(e) {
+			v.s.shed(e.Sender, e.Message)
+		}
 	}
 }
 

@@ -3,10 +3,12 @@ package actors
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/dynactor/dynactor/actors/rt"
 	"github.com/dynactor/dynactor/dynamo"
 	"github.com/dynactor/dynactor/dynamo/version"
 	"github.com/dynactor/dynactor/dynamo/vnode"
@@ -208,7 +210,8 @@ func (v *vnodeActor) uncommitted(err error) {
 // read answers with the stored record: at once if it is in memory, else from
 // the pool of readers, so that a slow disk does not hold up writes. The reader
 // sees at least every write that the vnode had applied when it took the request.
-func (v *vnodeActor) read(m *messages.ReadRequest, sender *actor.PID) {
+func (v *vnodeActor) read(m *messages.ReadRequest, e rt.Envelope) {
+	sender := e.Sender
 	req, err := messages.ToRead(m)
 	var position [16]byte
 	if err == nil {
@@ -226,7 +229,7 @@ func (v *vnodeActor) read(m *messages.ReadRequest, sender *actor.PID) {
 			return
 		}
 	}
-	s.onReader(sender, m, func() {
+	s.onReader(e, func() {
 		key := vnode.AppendObjectKey(make([]byte, 0, 64+len(req.Key.Name)), partition, req.N, position, req.Key)
 		b, err := s.Engine.Get(nil, key)
 		s.answer(sender, self, s.readReply(partition, key, b, err, req.DigestAbove))
@@ -234,20 +237,25 @@ func (v *vnodeActor) read(m *messages.ReadRequest, sender *actor.PID) {
 }
 
 // onReader runs a read of the store on the pool. The sender gets an answer also
-// when the pool is full, and when the read panics.
-func (s *Services) onReader(sender *actor.PID, request any, read func()) {
+// when the pool is full, when the request's time is over before its turn, and
+// when the read panics.
+func (s *Services) onReader(request rt.Envelope, read func()) {
 	submitted := s.Readers.Submit(func() {
+		if request.Expired(time.Now()) {
+			s.expired(request.Sender, request.Message)
+			return
+		}
 		returned := false
 		defer func() {
 			if !returned {
-				s.failed(sender, request)
+				s.failed(request.Sender, request.Message)
 			}
 		}()
 		read()
 		returned = true
 	})
 	if !submitted {
-		s.shed(sender, request)
+		s.shed(request.Sender, request.Message)
 	}
 }
 

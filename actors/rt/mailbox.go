@@ -382,6 +382,14 @@ func (m *mailbox) drop(e *entry) bool {
 	return true
 }
 
+// until is an entry's deadline as an instant, zero if it has none.
+func (m *mailbox) until(e *entry) time.Time {
+	if e.deadline == 0 {
+		return time.Time{}
+	}
+	return m.born.Add(time.Duration(e.deadline))
+}
+
 // runUser handles one message, or one batch; false if nothing was waiting.
 func (m *mailbox) runUser() bool {
 	if pill := m.pill; pill != nil {
@@ -399,7 +407,7 @@ func (m *mailbox) runUser() bool {
 	}
 	for ok {
 		message, sender := unwrap(e.message)
-		m.batch.Envelopes = append(m.batch.Envelopes, Envelope{Message: message, Sender: sender})
+		m.batch.Envelopes = append(m.batch.Envelopes, Envelope{Message: message, Sender: sender, Until: m.until(&e)})
 		if len(m.batch.Envelopes) >= m.options.Batch {
 			break
 		}

@@ -250,9 +250,10 @@ func TestMailboxBatch(t *testing.T) {
 	if all[1] != any(urgent(9)) {
 		t.Fatalf("control message came %v", all)
 	}
+	of := func(n int) Envelope { return Envelope{Message: number(n), Sender: sender} }
 	want := [][]Envelope{
-		{{number(0), sender}, {number(1), sender}, {number(2), sender}, {number(3), sender}},
-		{{number(4), sender}, {number(5), sender}},
+		{of(0), of(1), of(2), of(3)},
+		{of(4), of(5)},
 	}
 	for i, w := range want {
 		if g, ok := all[i+2].([]Envelope); !ok || !slices.Equal(g, w) {

@@ -89,6 +89,18 @@ type Envelope struct {
 	Message any
 	// Sender is whom to answer; nil if nobody.
 	Sender *actor.PID
+	// Until is when the time that TTL gave the message is over; zero is never.
+	Until time.Time
+}
+
+// Expired reports whether the message is of no use at now. The mailbox hands
+// over none that is; who keeps one asks again.
+func (e Envelope) Expired(now time.Time) bool {
+	if !e.Until.IsZero() && now.After(e.Until) {
+		return true
+	}
+	x, ok := e.Message.(Expirer)
+	return ok && x.Expired(now)
 }
 
 // Batch is what a mailbox in batch mode hands to its actor: everything that
