@@ -1,0 +1,106 @@
+package actors
+
+import (
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"github.com/dynactor/dynactor/actors/link"
+	"github.com/dynactor/dynactor/dynamo"
+	"github.com/dynactor/dynactor/dynamo/request"
+	"github.com/dynactor/dynactor/messages"
+)
+
+// forwardActor passes a write to a node that may coordinate it (§ 4.5), trying
+// the primaries in the order of the preference list, and passes the answer
+// back. The client is connected to this node, perhaps to no other.
+type forwardActor struct {
+	exchange
+	request *messages.PutRequest
+	next    []dynamo.Replica
+	asked   dynamo.NodeID // who has the request now
+	tried   []string
+}
+
+func newForward(s *Services, p plan, m *messages.PutRequest) *forwardActor {
+	return &forwardActor{exchange: exchange{s: s, plan: p}, request: m, next: p.candidates}
+}
+
+// Receive passes the request on and its answer back.
+func (a *forwardActor) Receive(ctx actor.Context) {
+	switch m := ctx.Message().(type) {
+	case *actor.Started:
+		a.begin(ctx)
+		a.arm(ctx, request.Arm{For: request.AwaitingQuorum})
+		a.pass(ctx)
+	case *messages.PutReply:
+		if from(ctx) == a.asked {
+			a.finish(ctx, m)
+		}
+	case *messages.Failure:
+		a.refused(ctx, m)
+	case *link.Undelivered:
+		if target(m) == a.asked {
+			a.tried = append(a.tried, string(a.asked)+": unreachable")
+			a.pass(ctx)
+		}
+	case *peerDown:
+		if m.node == a.asked {
+			a.finish(ctx, messages.Fail(messages.CodeUnknown, "the connection to %s broke; the write may still appear", m.node))
+		}
+	case *deadline:
+		a.finish(ctx, messages.Fail(messages.CodeUnknown, "no answer in time from a node that may coordinate the write"))
+	case *actor.Stopping:
+		a.fail(messages.Fail(messages.CodeUnknown, "the write failed on %s; it may still appear", a.s.Self))
+	}
+}
+
+// refused goes on to the next primary if nothing was written, and else passes
+// the failure back. One that comes from a node asked before says nothing of the
+// node that has the request now: passing it on again would make two writes.
+func (a *forwardActor) refused(ctx actor.Context, f *messages.Failure) {
+	switch {
+	case from(ctx) != a.asked:
+	case notAttempted(f.GetCode()):
+		a.tried = append(a.tried, string(a.asked)+": "+f.Error())
+		a.pass(ctx)
+	default:
+		a.finish(ctx, f)
+	}
+}
+
+// pass sends the request to the next primary.
+func (a *forwardActor) pass(ctx actor.Context) {
+	for len(a.next) > 0 {
+		node := a.next[0].Node
+		a.next = a.next[1:]
+		if node == a.s.Self {
+			continue
+		}
+		w := &messages.PutRequest{
+			Bucket: a.request.GetBucket(), Key: a.request.GetKey(), Value: a.request.GetValue(), Context: a.request.GetContext(),
+			Delete: a.request.GetDelete(), Quorum: a.request.GetQuorum(), RequestId: a.request.GetRequestId(),
+			AgeMs: a.request.GetAgeMs() + uint32(time.Since(a.started).Milliseconds()), Retry: a.request.GetRetry(), Hops: a.request.GetHops() + 1, TimeoutMs: a.left(),
+		}
+		a.asked = node
+		ctx.Request(on(node, nameCoordinator), w)
+		return
+	}
+	a.finish(ctx, messages.Fail(messages.CodeUnavailable, "no node that may coordinate the write took it: %v", a.tried))
+}
+
+func (a *forwardActor) finish(ctx actor.Context, m any) {
+	a.reply(m)
+	a.end(ctx)
+}
+
+// notAttempted reports whether a failure means that nothing was written, so
+// that another node may be asked.
+func notAttempted(code uint32) bool {
+	switch code {
+	case messages.CodeOverloaded, messages.CodeUnreachable, messages.CodeNotReady, messages.CodeUnavailable,
+		messages.CodeUnsupported, messages.CodeStorage:
+		return true
+	}
+	return false
+}
