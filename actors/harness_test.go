@@ -39,6 +39,8 @@ type setup struct {
 	engine     storage.Engine // nil: memory
 	change     func(*Config)
 	hold       bool // hold syncs from the start, and do not wait until ready
+	// connect leads to the other nodes; nil: functions of the test (rig.peers).
+	connect func(*rig)
 }
 
 // rig is one node, n1, without a network.
@@ -69,7 +71,11 @@ func start(t testing.TB, o setup) *rig {
 		o.engine = memory.New()
 	}
 	r := &rig{t: t, engine: faulty.New(o.engine), system: actortest.System(t, "n1"), doc: documentOf(t, o)}
-	r.peers, r.probe = actortest.NewPeers(r.system), actortest.NewProbe(r.system)
+	if o.connect == nil {
+		o.connect = func(r *rig) { r.peers = actortest.NewPeers(r.system) }
+	}
+	o.connect(r)
+	r.probe = actortest.NewProbe(r.system)
 	r.clock.Store(int64(time.Hour))
 	config := Config{
 		Self: "n1", System: r.system, Engine: r.engine, Reachable: ring.Everyone, Now: r.now, Log: slog.New(slog.DiscardHandler),

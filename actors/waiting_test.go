@@ -59,6 +59,16 @@ type slow struct {
 	entered, open chan struct{}
 }
 
+func newSlow() *slow {
+	s := &slow{entered: make(chan struct{}, 10), open: make(chan struct{})}
+	close(s.open)
+	return s
+}
+
+// shut makes reads wait until release; nobody may be reading.
+func (s *slow) shut()    { s.open = make(chan struct{}) }
+func (s *slow) release() { close(s.open) }
+
 func (s *slow) Get(dst, key []byte) ([]byte, error) {
 	select {
 	case <-s.open:
@@ -72,10 +82,9 @@ func (s *slow) Get(dst, key []byte) ([]byte, error) {
 // TestExpiredBeforeReading: a read whose time is over when a reader takes it is
 // not carried out.
 func TestExpiredBeforeReading(t *testing.T) {
-	s := &slow{entered: make(chan struct{}, 10), open: make(chan struct{})}
-	close(s.open)
+	s := newSlow()
 	r := start(t, setup{change: func(c *Config) { s.Engine, c.Engine, c.ReaderCount = c.Engine, s, 1 }})
-	s.open = make(chan struct{}) // nobody reads between two requests
+	s.shut()
 	r.probe.Ask(r.pid(), readOf(0, "first", 0))
 	<-s.entered
 	const ms = 60
@@ -86,7 +95,7 @@ func TestExpiredBeforeReading(t *testing.T) {
 	waiting.Ask(r.pid(), late)
 	waiting.Ask(r.pid(), keys)
 	overAfter(t, ms)
-	close(s.open)
+	s.release()
 	actortest.Next[*messages.ReadReply](t, r.probe)
 	for range 2 {
 		if f := actortest.Next[*messages.Failure](t, waiting); f.GetCode() != messages.CodeExpired {
