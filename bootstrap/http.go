@@ -1,6 +1,7 @@
 package bootstrap
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"log/slog"
@@ -54,13 +55,27 @@ func (n *Node) serveHTTP(l net.Listener) *http.Server {
 		s := n.status()
 		n.writeStatus(w, s, s.Health.Ready && s.Storage.Failed == "")
 	})
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
+	server := &http.Server{Handler: mux, ReadTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second, IdleTimeout: time.Minute}
 	n.wg.Go(func() {
 		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 			n.log.Error("http stopped", slog.Any("error", err))
 		}
 	})
 	return server
+}
+
+// httpStop is how long clients of health may take when the node stops: the time
+// of the stop belongs to what must be made durable.
+const httpStop = time.Second
+
+// stopHTTP ends health; who is not done by then is cut off.
+func (n *Node) stopHTTP(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, httpStop)
+	defer cancel()
+	if err := n.http.Shutdown(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return n.http.Close()
 }
 
 func (n *Node) writeStatus(w http.ResponseWriter, s status, ok bool) {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -100,4 +101,25 @@ func TestHealthEndpoints(t *testing.T) {
 	if code, _, _ := ask(t, http.MethodPost, base+"/healthz"); code != 405 {
 		t.Errorf("a post: %d", code)
 	}
+}
+
+// TestHTTPClientDoesNotDelayStop: somebody who asks for health and does not
+// finish the question keeps no node from an orderly stop.
+func TestHTTPClientDoesNotDelayStop(t *testing.T) {
+	c := testConfig("n1")
+	c.Found, c.HTTP = true, "127.0.0.1:0"
+	n := start(t, c)
+	n.ready()
+	for _, question := range []string{"GET /healthz HTTP/1.1\r\nHost: n1\r\nContent-Length: 100\r\n\r\n", "GET /healthz HT"} {
+		conn, err := net.Dial("tcp", n.HTTPAddr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := io.WriteString(conn, question); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ask(t, http.MethodGet, "http://"+n.HTTPAddr()+"/healthz") // by now the server has begun with the others
+	n.stop()                                                  // fails the test when the stop is not in order and in time
 }

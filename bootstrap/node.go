@@ -323,7 +323,7 @@ func (n *Node) startHTTP(Options) error {
 	}
 	n.httpAddr = l.Addr().String()
 	n.http = n.serveHTTP(l)
-	n.onStop(n.http.Shutdown)
+	n.onStop(n.stopHTTP)
 	return nil
 }
 
