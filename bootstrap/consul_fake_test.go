@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -295,10 +296,9 @@ func TestConsulFakeForgets(t *testing.T) {
 
 // TestConsulFakeLogs: an hour of failures is a few lines.
 func TestConsulFakeLogs(t *testing.T) {
-	calls := 0
+	var calls atomic.Int64 // of several loops at once
 	fail := func(r *http.Request) (*http.Response, error) {
-		calls++
-		return nil, fmt.Errorf("dial from port %d: refused", calls) // differs each time
+		return nil, fmt.Errorf("dial from port %d: refused", calls.Add(1)) // differs each time
 	}
 	f := &fakeAgent{list: fail, pass: fail, register: fail, key: fail}
 	runFake(t, f, time.Hour, func(run *fakeRun) {
