@@ -169,21 +169,41 @@ func (c *devCmd) start(self string, i int) (*devNode, error) {
 	return n, nil
 }
 
-// waitReady waits until every node serves; a node that ends before is an error
-// with the end of its log.
+// waitReady waits until every node serves; one that ends before is an error with
+// the end of its log.
 func (c *devCmd) waitReady(ctx context.Context, nodes []*devNode) error {
-	ctx, cancel := context.WithTimeout(ctx, devReady)
+	waiting, cancel := context.WithTimeout(ctx, devReady)
 	defer cancel()
 	for _, n := range nodes {
-		for ready(ctx, n.http) != nil {
+		for {
+			err := ready(waiting, n.http)
+			if err == nil {
+				break
+			}
+			// The others wait for one that has ended.
+			if err := ended(nodes); err != nil {
+				return err
+			}
 			select {
-			case err := <-n.done:
-				n.gone = true
-				return fmt.Errorf("%s ended (%w); the end of %s:\n%s", n.name, exitError(err), n.log, tail(n.log, n.logged))
 			case <-ctx.Done():
-				return fmt.Errorf("%s does not serve (%w); the end of %s:\n%s", n.name, ready(context.WithoutCancel(ctx), n.http), n.log, tail(n.log, n.logged))
+				return errors.New("stopped before the cluster was ready")
+			case <-waiting.Done():
+				return fmt.Errorf("%s does not serve (%w); the end of %s:\n%s", n.name, err, n.log, tail(n.log, n.logged))
 			case <-time.After(50 * time.Millisecond):
 			}
+		}
+	}
+	return nil
+}
+
+// ended is the end of the first node that has ended, if one has.
+func ended(nodes []*devNode) error {
+	for _, n := range nodes {
+		select {
+		case err := <-n.done:
+			n.gone = true
+			return fmt.Errorf("%s ended (%w); the end of %s:\n%s", n.name, exitError(err), n.log, tail(n.log, n.logged))
+		default:
 		}
 	}
 	return nil

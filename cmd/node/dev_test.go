@@ -129,3 +129,19 @@ func TestCommandLine(t *testing.T) {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }
+
+// TestDevTellsWhoEnded: a node that cannot start ends the whole at once, with
+// its own words. The others only wait for it.
+func TestDevTellsWhoEnded(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "n3"), []byte("no folder"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := command("dev", "--data-dir", dir, "--port", strconv.Itoa(freePorts(t, 3)))
+	out, err := cmd.CombinedOutput()
+	if cmd.ProcessState.ExitCode() != exitFailed || !strings.Contains(string(out), "n3 ended") || !strings.Contains(string(out), "not a directory") {
+		t.Errorf("ended with %v:\n%s", err, out)
+	}
+}
