@@ -71,39 +71,6 @@ func TestInlineChain(t *testing.T) {
 	gone.Wait()
 }
 
-func TestPoolRunsActorsOnFewGoroutines(t *testing.T) {
-	system := newSystem(t)
-	pool := NewPool(2)
-	var busy, most, handled atomic.Int32
-	props := actor.PropsFromFunc(func(ctx actor.Context) {
-		if _, ok := ctx.Message().(number); ok {
-			now := busy.Add(1)
-			for old := most.Load(); now > old && !most.CompareAndSwap(old, now); old = most.Load() {
-			}
-			runtime.Gosched()
-			busy.Add(-1)
-			handled.Add(1)
-		}
-	}, actor.WithMailbox(NewMailbox(MailboxOptions{})), actor.WithDispatcher(pool))
-	var pids []*actor.PID
-	for range 20 {
-		pids = append(pids, system.Root.Spawn(props))
-	}
-	for range 10 {
-		for _, pid := range pids {
-			system.Root.Send(pid, number(1))
-		}
-	}
-	eventually(t, "all handled", func() bool { return handled.Load() == 200 })
-	if most.Load() > 2 {
-		t.Errorf("%d handlers ran at once on 2 workers", most.Load())
-	}
-	pool.Stop()
-	for _, pid := range pids {
-		stop(t, system, pid)
-	}
-}
-
 func TestWorkers(t *testing.T) {
 	var panics recorder[any]
 	w := NewWorkers(1, 2, func(reason any) { panics.add(reason) })

@@ -4,7 +4,7 @@
 //
 //   - [NewMailbox]: bounded in messages and bytes. It never blocks a sender
 //     and never loses a message without saying so.
-//   - [Inline], [NewPool], [NewWorkers]: where handlers and blocking work run.
+//   - [Inline], [NewWorkers]: where handlers and blocking work run.
 //   - [NewWheel]: one goroutine that sends every timer's message.
 //   - [NewSystem]: an actor system that is quiet and whose answers cannot
 //     reach a stranger after a restart.
