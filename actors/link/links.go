@@ -232,11 +232,15 @@ func (l *Links) Refusals() []Refusal {
 
 func (l *Links) reconcile() { l.tell(&reconcile{}) }
 
-func (l *Links) tell(message any) {
+// rootPID is the actor "links"; nil before Start.
+func (l *Links) rootPID() *actor.PID {
 	l.mu.Lock()
-	root := l.root
-	l.mu.Unlock()
-	if root != nil {
+	defer l.mu.Unlock()
+	return l.root
+}
+
+func (l *Links) tell(message any) {
+	if root := l.rootPID(); root != nil {
 		l.system.Root.Send(root, message)
 	}
 }

@@ -114,7 +114,7 @@ func (c *conn) reject(e *envelope, reason Reason, format string, args ...any) {
 		return
 	}
 	failure := messages.Fail(reason.Code(), format, args...)
-	if r := c.links.send(c.outlet, to, c.links.root, failure); r != 0 {
+	if r := c.links.send(c.outlet, to, c.links.rootPID(), failure); r != 0 {
 		c.links.dropped(c.outlet, c.outlet.id, r)
 	}
 }
