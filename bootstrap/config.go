@@ -157,7 +157,11 @@ func (c Config) checkAddresses(bad func(string, string, ...any)) {
 		case port == "":
 			bad(setting, "%q has no port", address)
 		case needHost && (host == "" || host == "0.0.0.0" || host == "::"):
-			bad(setting, "%q names no host that others can reach; set advertise", address)
+			advice := ""
+			if setting == "listen" {
+				advice = "; set advertise"
+			}
+			bad(setting, "%q names no host that others can reach%s", address, advice)
 		}
 	}
 	check("listen", c.Listen, c.Advertise == "")

@@ -42,6 +42,7 @@ func TestValidateNamesEveryProblem(t *testing.T) {
 		{"advertise", "no host that others can reach", func(c *Config) { c.Advertise = "0.0.0.0:1" }},
 		{"http", "not host:port", func(c *Config) { c.HTTP = "h" }},
 		{"seed", "not host:port", func(c *Config) { c.Seeds = []string{"h:1", "h"} }},
+		{"seed", `":1" names no host that others can reach`, func(c *Config) { c.Seeds = []string{":1"} }},
 		{"consul", "not both", func(c *Config) { c.Seeds, c.Consul = []string{"h:1"}, "h:8500" }},
 		{"consul", "not host:port", func(c *Config) { c.Consul = "h" }},
 		{"data-dir", "must be set", func(c *Config) { c.DataDir = "" }},
