@@ -39,9 +39,12 @@ type finishRequests struct{ done func() }
 // RuntimeControl lets it overtake the requests that it refuses.
 func (*finishRequests) RuntimeControl() {}
 
-// peerDown: the link to a node broke. What was sent to it and not answered may
-// have been carried out or not; no answer to it will come.
-type peerDown struct{ node dynamo.NodeID }
+// peerDown: the link to a node broke at a time. What was sent to it before and not
+// answered may have been carried out or not; no answer to it will come.
+type peerDown struct {
+	node dynamo.NodeID
+	at   time.Time
+}
 
 // RuntimeControl lets it overtake requests: those under way wait for it.
 func (*peerDown) RuntimeControl() {}

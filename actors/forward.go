@@ -45,7 +45,7 @@ func (a *forwardActor) Receive(ctx actor.Context) {
 			a.pass(ctx)
 		}
 	case *peerDown:
-		if m.node == a.asked {
+		if m.node == a.asked && a.broke(m) {
 			a.finish(ctx, messages.Fail(messages.CodeUnknown, "the connection to %s broke; the write may still appear", m.node))
 		}
 	case *deadline:

@@ -49,7 +49,9 @@ func (a *getActor) Receive(ctx actor.Context) {
 	case *link.Undelivered:
 		a.step(ctx, a.failed(target(m), undelivered(m)))
 	case *peerDown:
-		a.step(ctx, a.failed(m.node, request.Unreachable))
+		if a.broke(m) {
+			a.step(ctx, a.failed(m.node, request.Unreachable))
+		}
 	case *actor.DeadLetterResponse: // this node's own vnode has stopped for good
 		a.step(ctx, a.failed(a.s.Self, request.Unreachable))
 	case *deadline:
@@ -189,6 +191,10 @@ const linger = time.Second
 func (x *exchange) begin(ctx actor.Context) {
 	x.self, x.started = ctx.Self(), time.Now()
 }
+
+// broke reports whether the link broke when this request may have sent something
+// over it: one that began later uses the next connection.
+func (x *exchange) broke(m *peerDown) bool { return !m.at.Before(x.started) }
 
 // left is the time left for the request, at least a millisecond, because 0
 // means no limit.

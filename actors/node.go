@@ -139,7 +139,9 @@ func (n *Node) WaitReady(ctx context.Context) error {
 
 // PeerDown tells the requests under way that the link to a node broke: answers
 // to what they sent there will not come. It never blocks.
-func (n *Node) PeerDown(id dynamo.NodeID) { n.services.System.Root.Send(n.coord, &peerDown{node: id}) }
+func (n *Node) PeerDown(id dynamo.NodeID) {
+	n.services.System.Root.Send(n.coord, &peerDown{node: id, at: time.Now()})
+}
 
 // Counters are what the node has done since it started.
 func (n *Node) Counters() *Counters { return n.services.Counters }

@@ -55,7 +55,9 @@ func (a *putActor) Receive(ctx actor.Context) {
 	case *link.Undelivered:
 		a.step(ctx, request.Fail{From: target(m), Reason: undelivered(m)})
 	case *peerDown:
-		a.step(ctx, request.Fail{From: m.node, Reason: request.Unreachable})
+		if a.broke(m) {
+			a.step(ctx, request.Fail{From: m.node, Reason: request.Unreachable})
+		}
 	case *actor.DeadLetterResponse: // this node's own vnode has stopped for good
 		a.step(ctx, request.Fail{From: a.s.Self, Reason: request.Unreachable})
 	case *deadline:

@@ -261,3 +261,22 @@ func WithLines(err error, f File) error {
 	}
 	return p
 }
+
+// ignored names what the configuration asks for and a cluster that exists does
+// not have: settings that count when it is founded, and never again.
+func (c Config) ignored(doc member.Document) []string {
+	var out []string
+	if q := doc.Settled.Partitions(); c.Partitions != Default().Partitions && c.Partitions != q {
+		out = append(out, fmt.Sprintf("partitions: %d is ignored, the cluster was founded with %d", c.Partitions, q))
+	}
+	for _, b := range c.Buckets {
+		there, created := doc.Bucket(b.Name)
+		switch {
+		case !created:
+			out = append(out, fmt.Sprintf("bucket %q is ignored: the cluster was founded without it, so it has the defaults", b.Name))
+		case there != b.Properties:
+			out = append(out, fmt.Sprintf("properties of bucket %q are ignored where they differ from those that the cluster was founded with: %v", b.Name, there))
+		}
+	}
+	return out
+}

@@ -219,3 +219,33 @@ func TestLoggerRefuses(t *testing.T) {
 		t.Errorf("log %q", s)
 	}
 }
+
+// What counts at the founding only and differs from the cluster is named.
+func TestIgnoredSettings(t *testing.T) {
+	doc, _, err := member.Found(member.Founding{
+		ClusterID: member.ClusterID{1}, ClusterName: "test", Partitions: 16,
+		Members: []member.Member{{ID: "n1", Capacity: 1, Store: member.StoreID{1}, Start: 1}},
+		Buckets: []member.Bucket{{Name: "carts", Properties: bucket.Default()}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := Default()
+	c.Buckets = []member.Bucket{{Name: "carts", Properties: bucket.Default()}}
+	if got := c.ignored(doc); len(got) != 0 {
+		t.Errorf("the same and defaults: %q", got)
+	}
+	lww := bucket.Default()
+	lww.Conflicts = dynamo.LastWriteWins
+	c.Partitions = 128
+	c.Buckets = []member.Bucket{{Name: "carts", Properties: lww}, {Name: "sessions", Properties: lww}}
+	got := c.ignored(doc)
+	if len(got) != 3 {
+		t.Fatalf("%q", got)
+	}
+	for i, word := range []string{"128 is ignored, the cluster was founded with 16", `bucket "carts"`, `bucket "sessions" is ignored`} {
+		if !strings.Contains(got[i], word) {
+			t.Errorf("%q does not say %q", got[i], word)
+		}
+	}
+}

@@ -94,7 +94,7 @@ func Start(c Config, o Options) (*Node, error) {
 		config: c, log: log.With(slog.String("node", c.Name)), fatal: make(chan error, 1), linked: newLinkGate(), connected: map[string]bool{},
 	}
 	n.life, n.cancel = context.WithCancel(context.Background())
-	for _, step := range []func(Options) error{n.own, n.openStore, n.listen, n.startLinks, n.startActors, n.startHTTP, n.startDiscovery} {
+	for _, step := range []func(Options) error{n.own, n.listen, n.openStore, n.startLinks, n.startActors, n.startHTTP, n.startDiscovery} {
 		if err := step(o); err != nil {
 			ctx, cancel := context.WithTimeout(context.Background(), StopTimeout)
 			defer cancel()
@@ -258,6 +258,9 @@ func (n *Node) startActors(Options) error {
 // onDocument puts a cluster document into force at the links.
 func (n *Node) onDocument(doc member.Document) {
 	n.document.Store(&doc)
+	for _, w := range n.config.ignored(doc) {
+		n.log.Warn(w)
+	}
 	n.discovery.Confirm(founding.ClusterID(doc.ClusterID), doc.Members[0].ID)
 	n.links.ClusterChanged()
 	var others []dynamo.NodeID

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -164,7 +165,7 @@ func (c *Client) Ready(ctx context.Context) error {
 		}
 		if err := c.fetchRing(ctx, node); err != nil {
 			if pauseErr := c.pause(ctx, ringRetry); pauseErr != nil {
-				return c.ended(pauseErr, fmt.Sprintf("%s does not serve: %v", node, err))
+				return c.ended(pauseErr, strings.TrimPrefix(err.Error(), ErrUnavailable.Error()+": "))
 			}
 		}
 	}

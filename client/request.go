@@ -90,8 +90,12 @@ type Resolver func(siblings []Value) ([]byte, error)
 // Update reads a key, merges its values with resolve, lets change make the new
 // one, and writes it with the context of the read. old is nil when there is no
 // value; a nil result of change deletes the key. If another client writes in
-// between, both values stay and the next Update merges them.
+// between, both values stay and the next Update merges them. change must not be
+// nil: ErrInvalid.
 func (b *Bucket) Update(ctx context.Context, key string, resolve Resolver, change func(old []byte) ([]byte, error), opts ...Option) (Written, error) {
+	if change == nil {
+		return Written{}, &Error{Kind: ErrInvalid, Text: "Update without a function that makes the new value"}
+	}
 	got, err := b.Get(ctx, key, opts...)
 	if err != nil {
 		return Written{}, err

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -347,11 +348,20 @@ func (p *peer) requestsUp(c *conn) {
 		up.FoundingOnly = c.limited
 		p.links.config.Observer.Up(up)
 	}
-	p.links.logger.Info("link up", "peer", p.outlet.id, "role", c.peer.Role.String(), "address", c.wire.RemoteAddr().String(),
+	p.log("link up", "peer", p.outlet.id, "role", c.peer.Role.String(), "address", c.wire.RemoteAddr().String(),
 		"start", c.peer.Start, "dialled", c.wire.dialled)
 	if p.address != "" {
 		p.step(bulk, event{kind: evDialable}, nil)
 	}
+}
+
+// log tells of nodes that come and go; clients do so all the time.
+func (p *peer) log(what string, args ...any) {
+	level := slog.LevelInfo
+	if p.hello.Role == messages.RoleClient {
+		level = slog.LevelDebug
+	}
+	p.links.logger.Log(context.Background(), level, what, args...)
 }
 
 func (p *peer) openWaiting(bulk *lane) {
@@ -389,7 +399,7 @@ func (p *peer) down(l *lane, why error) {
 	if p.links.config.Observer.Down != nil {
 		p.links.config.Observer.Down(p.peer(), why)
 	}
-	p.links.logger.Info("link down", "peer", p.outlet.id, "reason", why)
+	p.log("link down", "peer", p.outlet.id, "reason", why)
 	p.dropWaiting(bulk)
 	// The bulk lane follows the request lane: one of them looks for the peer.
 	p.step(bulk, event{kind: evUndialable}, nil)

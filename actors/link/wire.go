@@ -128,7 +128,7 @@ func (l *Links) greet(ctx context.Context, w *wire, own *Hello) (Hello, error) {
 	}
 	kind, body, _, err := readFrame(w.br, maxHelloFrame, nil)
 	if err != nil {
-		return Hello{}, fmt.Errorf("waiting for a welcome: %w", err)
+		return Hello{}, fmt.Errorf("waiting for a welcome: %w (is there a node at %s, and does it use TLS or not as this end does?)", err, w.RemoteAddr())
 	}
 	switch kind {
 	case kindRefusal:

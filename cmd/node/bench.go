@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -57,6 +58,11 @@ type benchRun struct {
 func (c *benchCmd) Run(ctx context.Context, s *streams) error {
 	if c.Clients < 1 || c.Keys < 2 || c.ValueSize < 1 || c.Duration <= 0 {
 		return usageError("--clients, --value-size and --duration must be positive, --keys at least 2")
+	}
+	for _, pid := range c.CPUOf {
+		if _, err := os.Stat(fmt.Sprintf("/proc/%d/stat", pid)); err != nil {
+			return usageError(fmt.Sprintf("--cpu-of %d: no such process, or no /proc to read its time from", pid))
+		}
 	}
 	return c.one(func(cl *client.Client) error {
 		if err := c.ready(ctx, cl); err != nil {
@@ -114,6 +120,8 @@ func wait(ctx context.Context, d time.Duration) {
 // load writes every key once.
 func (b *benchRun) load(ctx context.Context, s *streams) error {
 	fmt.Fprintf(s.err, "loading %d keys ...\n", b.Keys)
+	p := newProgress(s.err, "loading", int64(b.Keys))
+	defer p.end()
 	var next atomic.Uint64
 	var wg sync.WaitGroup
 	for range b.Clients {
@@ -123,7 +131,12 @@ func (b *benchRun) load(ctx context.Context, s *streams) error {
 				if i >= uint64(b.Keys) {
 					return
 				}
-				b.put(ctx, i)
+				if b.put(ctx, i) != nil {
+					p.failed.Add(1)
+				} else {
+					p.done.Add(1)
+				}
+				p.advance(int64(i))
 			}
 		})
 	}

@@ -244,7 +244,7 @@ func (c *putCmd) value(s *streams) ([]byte, error) {
 	case c.File != "":
 		return os.ReadFile(c.File)
 	case c.Value == nil || *c.Value == "-":
-		return io.ReadAll(s.in)
+		return io.ReadAll(io.LimitReader(s.in, maxLine)) // what is longer is too large anyway
 	}
 	return []byte(*c.Value), nil
 }
@@ -256,7 +256,11 @@ func printWritten(s *streams, asJSON bool, w client.Written) error {
 			Replicas int    `json:"replicas"`
 		}{printable(w.Context), w.Replicas})
 	}
-	_, err := fmt.Fprintf(s.out, "ok: confirmed by %d replicas\ncontext: %s\n", w.Replicas, printable(w.Context))
+	replicas := fmt.Sprintf("%d replicas", w.Replicas)
+	if w.Replicas == 1 {
+		replicas = "1 replica"
+	}
+	_, err := fmt.Fprintf(s.out, "ok: confirmed by %s\ncontext: %s\n", replicas, printable(w.Context))
 	return err
 }
 

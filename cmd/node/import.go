@@ -7,9 +7,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
+	"math/rand/v2"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/dynactor/dynactor/client"
 )
@@ -30,11 +33,17 @@ type importCmd struct {
 	File     string `arg:"" optional:"" help:"File of JSON objects, one a line; - or nothing reads standard input." type:"path"`
 }
 
-// record is one line of the input.
+// record is one line of the input and its key, or why it has none.
 type record struct {
 	line int64
 	raw  []byte
+	key  string
+	err  error
 }
+
+// retryFor is how long a record is tried again for that no quorum takes, as
+// when the cluster is overloaded for a while.
+const retryFor = time.Minute
 
 // importer is a run.
 type importer struct {
@@ -124,22 +133,28 @@ func (i *importer) resume(s *streams, in io.Reader) error {
 // run reads lines and hands them to workers; the mark follows the records that
 // are done without a gap.
 func (i *importer) run(ctx context.Context, in io.Reader) error {
-	work := make(chan record, i.InFlight)
+	workers := make([]chan record, i.InFlight)
 	var wg sync.WaitGroup
-	for range i.InFlight {
+	for w := range workers {
+		workers[w] = make(chan record, 4)
 		wg.Go(func() {
-			for r := range work {
+			for r := range workers[w] {
 				i.handle(ctx, r)
 			}
 		})
 	}
-	err := i.feed(ctx, in, work)
-	close(work)
+	err := i.feed(ctx, in, workers)
+	for _, w := range workers {
+		close(w)
+	}
 	wg.Wait()
 	return errors.Join(err, ctx.Err())
 }
 
-func (i *importer) feed(ctx context.Context, in io.Reader, work chan<- record) error {
+// feed hands out records. Those of one key go to one worker, so that they are
+// written in the order of their lines and not as siblings.
+func (i *importer) feed(ctx context.Context, in io.Reader, workers []chan record) error {
+	seed := maphash.MakeSeed()
 	lines := bufio.NewReaderSize(in, 1<<20)
 	offset := i.before.Offset
 	for n := i.before.Line + 1; ; n++ {
@@ -147,8 +162,10 @@ func (i *importer) feed(ctx context.Context, in io.Reader, work chan<- record) e
 		offset += int64(len(raw))
 		if trimmed := bytes.TrimSpace(raw); len(trimmed) > 0 {
 			i.mark.begin(n, offset)
+			r := record{line: n, raw: trimmed}
+			r.key, r.err = keyOf(trimmed, i.KeyField)
 			select {
-			case work <- record{line: n, raw: trimmed}:
+			case workers[maphash.String(seed, r.key)%uint64(len(workers))] <- r:
 			case <-ctx.Done():
 				return nil
 			}
@@ -181,7 +198,10 @@ func readLine(r *bufio.Reader) ([]byte, error) {
 // handle writes one record. When the run is interrupted the record stays
 // undone, so that the next run does it.
 func (i *importer) handle(ctx context.Context, r record) {
-	err := i.write(ctx, r.raw)
+	err := r.err
+	if err == nil {
+		err = i.persist(ctx, r)
+	}
 	if ctx.Err() != nil {
 		return
 	}
@@ -194,21 +214,36 @@ func (i *importer) handle(ctx context.Context, r record) {
 	i.mark.done(r.line, err != nil)
 }
 
-// write puts the record under its key, replacing what is there.
-func (i *importer) write(ctx context.Context, raw []byte) error {
-	key, err := keyOf(raw, i.KeyField)
-	if err != nil {
-		return err
+// persist writes the record, again and again while the cluster cannot take it,
+// with pauses that grow. A write whose outcome is unknown is repeated too: it
+// replaces what the first one may have left, except in a blind import.
+func (i *importer) persist(ctx context.Context, r record) error {
+	end := time.Now().Add(retryFor)
+	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
+		err := i.write(ctx, r)
+		again := errors.Is(err, client.ErrUnavailable) || errors.Is(err, client.ErrOverloaded) || errors.Is(err, client.ErrUnknown) && !i.Blind
+		if !again || time.Now().Add(pause).After(end) {
+			return err
+		}
+		select {
+		case <-time.After(pause/2 + rand.N(pause/2)):
+		case <-ctx.Done():
+			return err
+		}
 	}
+}
+
+// write puts the record under its key, replacing what is there.
+func (i *importer) write(ctx context.Context, r record) error {
 	var opts []client.Option
 	if !i.Blind {
-		o, err := i.bucket.Get(ctx, key)
+		o, err := i.bucket.Get(ctx, r.key)
 		if err != nil {
 			return err
 		}
 		opts = append(opts, client.After(o.Context))
 	}
-	_, err = i.bucket.Put(ctx, key, raw, opts...)
+	_, err := i.bucket.Put(ctx, r.key, r.raw, opts...)
 	return err
 }
 

@@ -189,6 +189,20 @@ func (c Clock) With(e Entry) Clock {
 	return Clock{entries: append(out, c.entries[i:]...)}
 }
 
+// NotAfter returns the clock with no entry's time later than limit: times come
+// from outside with a client's context, and a far future would stay for ever.
+func (c Clock) NotAfter(limit dynamo.Timestamp) Clock {
+	late := func(e Entry) bool { return e.Time > limit }
+	if !slices.ContainsFunc(c.entries, late) {
+		return c
+	}
+	out := slices.Clone(c.entries)
+	for i := range out {
+		out[i].Time = min(out[i].Time, limit)
+	}
+	return Clock{entries: out}
+}
+
 // String prints the entries as dots, for tests and the console.
 func (c Clock) String() string {
 	parts := make([]string, len(c.entries))

@@ -264,6 +264,10 @@ func (m *Machine) awaitNodes() []Effect {
 		}
 		members = append(members, a.From)
 	}
+	if a, b, twins := sameStore(members); twins {
+		m.note = fmt.Sprintf("%s and %s have copies of one data directory; empty that of the copy", a, b)
+		return nil
+	}
 	switch {
 	case !m.config.Self.Founding:
 		m.note = "waiting for a node that founds the cluster (--found)" + m.registerProblem()
@@ -285,6 +289,18 @@ func (m *Machine) awaitNodes() []Effect {
 	}
 	m.state = AwaitingElection
 	return []Effect{Elect{ID: m.config.Intent}}
+}
+
+// sameStore finds two nodes with one store: a data directory that was copied.
+func sameStore(members []Candidate) (a, b dynamo.NodeID, found bool) {
+	seen := map[[16]byte]dynamo.NodeID{}
+	for _, m := range members {
+		if other, ok := seen[m.Store]; ok {
+			return min(other, m.ID), max(other, m.ID), true
+		}
+		seen[m.Store] = m.ID
+	}
+	return "", "", false
 }
 
 // registerProblem is the end of a note.
@@ -336,7 +352,7 @@ func (m *Machine) found() []Effect {
 	for _, a := range m.present() {
 		members = append(members, a.From)
 	}
-	if len(members) < m.config.Expect {
+	if _, _, twins := sameStore(members); twins || len(members) < m.config.Expect {
 		m.state = AwaitingNodes
 		m.note = fmt.Sprintf("elected to found the cluster; %d of %d nodes are here: %s", len(members), m.config.Expect, names(members))
 		return nil

@@ -67,6 +67,11 @@ func TestSteps(t *testing.T) {
 		{"joins no election with a cluster there", listed("d", 1, "", "a:1", "d:1"), []Event{answer("a", true, NamesOthers), Tick{}}, "[founding.Ask]", AwaitingNodes},
 		{"gives an election up for a cluster that turns up", listed("d", 2, "", "a:1", "d:1"),
 			[]Event{answer("a", true, NoDocument), IntentStored{}, answer("b", true, NamesOthers), Elected{Won: true}}, "[]", AwaitingNodes},
+		{"does not found with a copy of its store", machine("a", true, false, 2),
+			[]Event{Answer{From: Candidate{ID: "b", Store: [16]byte{'a'}, Capacity: 1, Address: "b:1"}}}, "[]", AwaitingNodes},
+		{"nor with two copies elsewhere", machine("a", true, false, 2),
+			[]Event{Tick{}, answer("b", false, NamesOthers), Answer{From: Candidate{ID: "c", Store: [16]byte{'b'}, Capacity: 1}}, Tick{},
+				answer("b", false, NoDocument)}, "[]", AwaitingNodes},
 		{"is done", machine("b", true, false, 3), []Event{answer("a", true, NamesUs), Stored{}, Tick{}}, "[]", Done},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -186,7 +186,7 @@ func (s *State) Coordinate(stored Stored, p Put) (Result, error) {
 	}
 	res := Result{Dot: dot, NewEpoch: fresh}
 	out := version.Record{
-		Clock:     rec.Clock.Merge(p.Context.Clock).With(clock.Entry{Actor: dot.Actor, Counter: dot.Counter, Time: at}),
+		Clock:     rec.Clock.Merge(p.Context.Clock.NotAfter(p.Now.Add(MaxAhead))).With(clock.Entry{Actor: dot.Actor, Counter: dot.Counter, Time: at}),
 		Versions:  version.Insert(kept, newVersion(p, dot, at)),
 		Recent:    rec.Recent,
 		Forgotten: rec.Forgotten,

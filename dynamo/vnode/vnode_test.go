@@ -342,6 +342,10 @@ func TestClockAhead(t *testing.T) {
 	if latest, ok := r.Stored.Record.Latest(3600 * second); !ok || string(latest.Value) != "b" {
 		t.Fatalf("a later write wins although its clock is behind: %q", latest.Value)
 	}
+	// A time from the far future in a client's context does not stay.
+	forged := version.Context{Clock: clock.Of(clock.Entry{Actor: clock.Actor{Epoch: 1}, Counter: 1, Time: 1 << 62})}
+	r = must(t, s, st, Put{Conflicts: dynamo.LastWriteWins, Context: forged, Value: []byte("c"), Now: 3600 * second})
+	must(t, s, r.Stored, Put{Conflicts: dynamo.LastWriteWins, Value: []byte("d"), Now: 3601 * second})
 }
 
 func TestTruncationOnlyWithFullContext(t *testing.T) {
