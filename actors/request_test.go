@@ -301,6 +301,27 @@ func TestPeerDown(t *testing.T) {
 	}
 }
 
+// TestPeerDownBefore: word of a break from before a request began says nothing of
+// the connection that the request uses.
+func TestPeerDownBefore(t *testing.T) {
+	r := start(t, setup{nodes: 3})
+	r.replicas("n2")
+	h := r.held("n3")
+	down := &peerDown{node: "n3", at: time.Now()}
+	m := getOf("k")
+	m.Quorum = &messages.Quorum{R: 3}
+	r.probe.Ask(r.coordinator(), m)
+	actortest.Eventually(t, "the replica was asked", func() bool { return h.waiting() == 1 })
+	r.system.Root.Send(r.coordinator(), down)
+	later := actortest.NewProbe(r.system)
+	later.Ask(r.coordinator(), localGet("other")) // the coordinator has passed the word on before it answers this
+	actortest.Next[*messages.GetReply](t, later)
+	h.release()
+	if reply := actortest.Next[*messages.GetReply](t, r.probe); len(reply.GetValues()) != 0 {
+		t.Errorf("get: %v", reply)
+	}
+}
+
 // localGet is a read that n1 answers alone.
 func localGet(name string) *messages.GetRequest {
 	m := getOf(name)
