@@ -51,9 +51,10 @@ test-long: ## what takes longer: many seeds, crash tests at every point, fuzzing
 import-million: build ## import and export a million records, state the nodes' peak memory
 	./scripts/import-million.sh
 
-FUZZTIME ?= 30s
+# A number of inputs: with a time, the fuzzer of Go before 1.27 fails now and then when it is over (go.dev/issue/75804).
+FUZZTIME ?= 1000000x
 .PHONY: fuzz
-fuzz: ## fuzz every decoder, FUZZTIME=30s each
+fuzz: ## fuzz every decoder, FUZZTIME=1000000x (inputs) each
 	@set -e; for p in $$($(GO) list ./...); do \
 	  for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
 	    echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p; \
