@@ -9,7 +9,7 @@ import (
 )
 
 // Effect is something to be done for a request: Ask, Fetch, Coordinate,
-// Replicate, Repair, Reply, Arm or Stop.
+// Replicate, KeepHint, Repair, Reply, Arm or Stop.
 type Effect interface{ effect() }
 
 // Ask asks a replica for its record; expect Answer or Fail.
@@ -40,6 +40,11 @@ type Replicate struct {
 	// Sync is as in Coordinate.
 	Sync bool
 }
+
+// KeepHint has the local vnode, which holds the record, remember that a primary
+// lacks it: it did not confirm, and nobody stands in for it. No answer is
+// expected.
+type KeepHint struct{ For dynamo.NodeID }
 
 // Repair hands a replica that turned out stale the merged record; no answer is
 // expected. It comes only after the reply. No value of Record is omitted.
@@ -101,6 +106,7 @@ func (Ask) effect()        {}
 func (Fetch) effect()      {}
 func (Coordinate) effect() {}
 func (Replicate) effect()  {}
+func (KeepHint) effect()   {}
 func (Repair) effect()     {}
 func (Reply) effect()      {}
 func (Arm) effect()        {}

@@ -122,6 +122,8 @@ func describe(e Effect) string {
 		return "coordinate " + showReplica(e.Replica) + sync[e.Sync]
 	case Replicate:
 		return fmt.Sprintf("replicate %s%s: %s", showReplica(e.Replica), sync[e.Sync], show(e.Record))
+	case KeepHint:
+		return "keep hint for " + string(e.For)
 	case Repair:
 		return fmt.Sprintf("repair %s %v: %s", showReplica(e.Replica), e.Cause, show(e.Record))
 	case Reply:

@@ -243,9 +243,27 @@ func (p *Put) finish(r Result) []Effect {
 }
 
 func (p *Put) stop() []Effect {
+	if p.state == AwaitingQuorum || p.state == AwaitingStragglers {
+		p.hint()
+	}
 	p.state = Done
 	p.emit(Stop{})
 	return p.effects
+}
+
+// hint remembers the primaries that did not confirm what was written, unless a
+// fallback that did keeps it for them (§ 4.6).
+func (p *Put) hint() {
+	for i := range p.places.list {
+		x := &p.places.list[i]
+		if x.replica.Role != dynamo.Primary || x.stage == answered || x.stage == spare || x.replica.Node == p.cfg.Local {
+			continue
+		}
+		kept := slices.ContainsFunc(p.places.list, func(y place) bool { return y.replica.For == x.replica.Node && y.stage == answered })
+		if !kept {
+			p.emit(KeepHint{x.replica.Node})
+		}
+	}
 }
 
 func (p *Put) emit(e Effect) { p.effects = append(p.effects, e) }

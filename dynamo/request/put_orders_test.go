@@ -166,6 +166,7 @@ func (x *putRun) step(e Event) {
 }
 
 func (x *putRun) absorb(effects []Effect) {
+	hinted := map[dynamo.NodeID]bool{}
 	for _, e := range effects {
 		if x.stopped {
 			x.fatalf("%s after stop", describe(e))
@@ -193,10 +194,28 @@ func (x *putRun) absorb(effects []Effect) {
 		case Arm:
 			x.armed = e.For
 			x.late = false
+		case KeepHint:
+			hinted[e.For] = true
 		case Stop:
 			x.stopped = true
+			x.checkHints(hinted)
 		default:
 			x.fatalf("unexpected effect %T", e)
+		}
+	}
+}
+
+// checkHints: at the end every primary that was asked and did not confirm has a
+// hint, at a fallback that confirmed or here; nobody else has one here.
+func (x *putRun) checkHints(hinted map[dynamo.NodeID]bool) {
+	for _, c := range x.cfg.Candidates {
+		kept := false
+		for node, owner := range x.hints {
+			kept = kept || owner == c.Node && x.durable[node]
+		}
+		want := x.sent[c.Node] && c.Role == dynamo.Primary && !x.durable[c.Node] && !kept
+		if hinted[c.Node] != want {
+			x.fatalf("hint for %s: %v, want %v", c.Node, hinted[c.Node], want)
 		}
 	}
 }

@@ -130,7 +130,7 @@ func TestKnownRetry(t *testing.T) {
 	p.Step(now, Durable{"a"})
 	expect(t, p, Durable{"b"}, "reply written by 2: a1 | a1=v (known)", "arm linger for AwaitingStragglers")
 	expect(t, p, Deadline{AwaitingQuorum})
-	expect(t, p, Deadline{AwaitingStragglers}, "stop")
+	expect(t, p, Deadline{AwaitingStragglers}, "keep hint for c", "stop")
 }
 
 // TestLateConfirmationOfFailedNode: the write is there after all.
