@@ -109,26 +109,49 @@ func ToRead(m *ReadRequest) (Read, error) {
 	return Read{Key: key, N: n, DigestAbove: int(m.GetDigestAbove())}, nil
 }
 
-// Replicate is a checked ReplicateRequest.
+// Replicate is a checked ReplicateRequest, or one record of a HandoffRequest.
 type Replicate struct {
 	Key    dynamo.Key
 	N      int
 	Record version.Record
+	// HintFor is the primary that the receiver stands in for; empty: none.
+	HintFor dynamo.NodeID
 }
 
 // ToReplicate checks and converts a record on its way to a replica. Values
 // alias the message. The limits on client input do not hold here, but half a
 // record is never stored.
 func ToReplicate(m *ReplicateRequest) (Replicate, error) {
-	key, err := ToKey(m.GetBucket(), m.GetKey())
+	out, err := toReplicate(m.GetN(), m.GetBucket(), m.GetKey(), m.GetRecord())
+	if out.HintFor = dynamo.NodeID(m.GetHintFor()); err == nil && out.HintFor != "" {
+		err = out.HintFor.Validate()
+	}
+	return out, err
+}
+
+// ToHandoff checks and converts all records of a batch; the first that is bad
+// refuses it whole. Values alias the message.
+func ToHandoff(m *HandoffRequest) ([]Replicate, error) {
+	out := make([]Replicate, len(m.GetRecords()))
+	for i, r := range m.GetRecords() {
+		var err error
+		if out[i], err = toReplicate(m.GetN(), r.GetBucket(), r.GetKey(), r.GetRecord()); err != nil {
+			return nil, fmt.Errorf("record %d: %w", i, err)
+		}
+	}
+	return out, nil
+}
+
+func toReplicate(wireN uint32, bucket, name, record []byte) (Replicate, error) {
+	key, err := ToKey(bucket, name)
 	if err != nil {
 		return Replicate{}, err
 	}
-	n, err := toN(m.GetN())
+	n, err := toN(wireN)
 	if err != nil {
 		return Replicate{}, err
 	}
-	rec, err := version.Decode(m.GetRecord())
+	rec, err := version.Decode(record)
 	if err != nil {
 		return Replicate{}, err
 	}

@@ -60,17 +60,33 @@ func FuzzToRead(f *testing.F) {
 }
 
 func FuzzToReplicate(f *testing.F) {
-	seeds := []*ReplicateRequest{{Bucket: []byte("b"), Key: []byte("k"), N: 3, Record: version.Append(nil, someRecord())}}
+	seeds := []*ReplicateRequest{{Bucket: []byte("b"), Key: []byte("k"), N: 3, Record: version.Append(nil, someRecord())},
+		{Bucket: []byte("b"), Key: []byte("k"), N: 3, Record: version.Append(nil, someRecord()), HintFor: "n1"}}
 	fuzz(f, seeds, func(t testing.TB, m *ReplicateRequest) {
 		r, err := ToReplicate(m)
 		if err != nil {
 			return
 		}
-		if r.Key.Validate() != nil || r.N < 1 || r.N > quorum.MaxN {
+		if r.Key.Validate() != nil || r.N < 1 || r.N > quorum.MaxN || r.HintFor != "" && r.HintFor.Validate() != nil {
 			t.Errorf("accepted %+v", r)
 		}
 		if again := version.Append(nil, r.Record); string(again) != string(m.GetRecord()) {
 			t.Errorf("the record has two encodings: %x and %x", m.GetRecord(), again)
+		}
+	})
+}
+
+func FuzzToHandoff(f *testing.F) {
+	some := &HandoffRecord{Bucket: []byte("b"), Key: []byte("k"), Record: version.Append(nil, someRecord())}
+	fuzz(f, []*HandoffRequest{{N: 3, Records: []*HandoffRecord{some, some}}}, func(t testing.TB, m *HandoffRequest) {
+		all, err := ToHandoff(m)
+		if err == nil && len(all) != len(m.GetRecords()) {
+			t.Errorf("%d of %d records", len(all), len(m.GetRecords()))
+		}
+		for _, r := range all {
+			if r.Key.Validate() != nil || r.N < 1 || r.N > quorum.MaxN || len(r.Record.Missing()) > 0 {
+				t.Errorf("accepted %+v", r)
+			}
 		}
 	})
 }

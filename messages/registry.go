@@ -40,6 +40,8 @@ const (
 	TargetPut         = "put/"
 	TargetForward     = "forward/"
 	TargetClient      = "client/"
+	TargetTransfer    = "transfer/"
+	TargetDetector    = "detector"
 )
 
 // Info says what a message type is.
@@ -58,7 +60,7 @@ type Info struct {
 }
 
 // answers are the actors that wait for replies of other nodes.
-var answers = []string{TargetGet, TargetPut, TargetForward, TargetMembership, TargetClient}
+var answers = []string{TargetGet, TargetPut, TargetForward, TargetMembership, TargetClient, TargetTransfer, TargetDetector}
 
 // table lists every message type by number. Numbers are never reused.
 var table = [...]Info{
@@ -79,6 +81,10 @@ var table = [...]Info{
 	11: {Name: "ReadReply", FromNode: []string{TargetGet}, make: func() proto.Message { return new(ReadReply) }},
 	12: {Name: "ReplicateRequest", Request: true, FromNode: []string{TargetVnode}, make: func() proto.Message { return new(ReplicateRequest) }},
 	13: {Name: "ReplicateReply", FromNode: []string{TargetPut, TargetGet}, make: func() proto.Message { return new(ReplicateReply) }},
+	14: {Name: "HandoffRequest", Request: true, Bulk: true, FromNode: []string{TargetVnode}, make: func() proto.Message { return new(HandoffRequest) }},
+	15: {Name: "HandoffReply", Bulk: true, FromNode: []string{TargetTransfer}, make: func() proto.Message { return new(HandoffReply) }},
+	16: {Name: "ProbeRequest", Request: true, FromNode: []string{TargetDetector}, make: func() proto.Message { return new(ProbeRequest) }},
+	17: {Name: "ProbeReply", FromNode: []string{TargetDetector}, make: func() proto.Message { return new(ProbeReply) }},
 
 	20: {Name: "IdentityRequest", Request: true, FromNode: []string{TargetMembership}, make: func() proto.Message { return new(IdentityRequest) }},
 	21: {Name: "IdentityReply", FromNode: []string{TargetMembership}, make: func() proto.Message { return new(IdentityReply) }},
@@ -119,6 +125,14 @@ func NumberOf(m any) (Number, bool) {
 		return 12, true
 	case *ReplicateReply:
 		return 13, true
+	case *HandoffRequest:
+		return 14, true
+	case *HandoffReply:
+		return 15, true
+	case *ProbeRequest:
+		return 16, true
+	case *ProbeReply:
+		return 17, true
 	case *IdentityRequest:
 		return 20, true
 	case *IdentityReply:
@@ -191,6 +205,12 @@ func (x *ReadRequest) SetTimeoutMs(ms uint32) { x.TimeoutMs = ms }
 
 // SetTimeoutMs lowers the time left; the link does so on receipt.
 func (x *ReplicateRequest) SetTimeoutMs(ms uint32) { x.TimeoutMs = ms }
+
+// SetTimeoutMs lowers the time left; the link does so on receipt.
+func (x *HandoffRequest) SetTimeoutMs(ms uint32) { x.TimeoutMs = ms }
+
+// SetTimeoutMs lowers the time left; the link does so on receipt.
+func (x *ProbeRequest) SetTimeoutMs(ms uint32) { x.TimeoutMs = ms }
 
 // SetTimeoutMs lowers the time left; the link does so on receipt.
 func (x *IdentityRequest) SetTimeoutMs(ms uint32) { x.TimeoutMs = ms }

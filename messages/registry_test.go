@@ -13,6 +13,7 @@ import (
 // parts are messages that travel inside others only.
 var parts = map[protoreflect.Name]bool{
 	"Quorum": true, "Value": true, "Address": true, "Document": true, "Member": true, "Ring": true, "ReplicaList": true, "Bucket": true,
+	"HandoffRecord": true,
 }
 
 // TestEveryMessageHasItsNumber: what is generated is in the table or a part of
@@ -102,7 +103,7 @@ func TestRequestsCarryTheirTime(t *testing.T) {
 // TestAllowed is the whole table of who may send what to which actor. A change
 // of it is a change of what a stolen key can do.
 func TestAllowed(t *testing.T) {
-	const want = `node    Failure          -> get/1 put/1 forward/1 membership client/1
+	const want = `node    Failure          -> get/1 put/1 forward/1 membership client/1 transfer/1 detector
 node    GetReply         -> client/1
 node    PutRequest       -> coordinator
 node    PutReply         -> forward/1 client/1
@@ -112,6 +113,10 @@ node    ReadRequest      -> vnode/1
 node    ReadReply        -> get/1
 node    ReplicateRequest -> vnode/1
 node    ReplicateReply   -> get/1 put/1
+node    HandoffRequest   -> vnode/1
+node    HandoffReply     -> transfer/1
+node    ProbeRequest     -> detector
+node    ProbeReply       -> detector
 node    IdentityRequest  -> membership
 node    IdentityReply    -> membership
 client  GetRequest       -> coordinator
@@ -120,7 +125,7 @@ client  RingRequest      -> membership
 client  KeysRequest      -> vnode/1
 `
 	targets := []string{
-		"coordinator", "vnode/1", "get/1", "put/1", "forward/1", "membership", "client/1", "node", "vnodes", "links", "links/n1", "",
+		"coordinator", "vnode/1", "get/1", "put/1", "forward/1", "membership", "client/1", "node", "transfer/1", "detector", "transfers", "vnodes", "links", "links/n1", "",
 		"vnode", "guardian", "eventstream", "deadletter", "probe/1", "coordinator/x",
 	}
 	var got strings.Builder

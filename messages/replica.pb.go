@@ -186,7 +186,10 @@ type ReplicateRequest struct {
 	TimeoutMs uint32 `protobuf:"varint,7,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
 	N         uint32 `protobuf:"varint,8,opt,name=n,proto3" json:"n,omitempty"`
 	// Time since the storage read that the record was made from.
-	AgeMs         uint32 `protobuf:"varint,9,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"`
+	AgeMs uint32 `protobuf:"varint,9,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"`
+	// The primary that the receiver stands in for: it keeps the record as a hint.
+	// Empty when the receiver is a primary itself.
+	HintFor       string `protobuf:"bytes,10,opt,name=hint_for,json=hintFor,proto3" json:"hint_for,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -284,6 +287,13 @@ func (x *ReplicateRequest) GetAgeMs() uint32 {
 	return 0
 }
 
+func (x *ReplicateRequest) GetHintFor() string {
+	if x != nil {
+		return x.HintFor
+	}
+	return ""
+}
+
 // ReplicateReply: the vnode holds the record, or one that covers it, as durably
 // as asked.
 type ReplicateReply struct {
@@ -322,6 +332,287 @@ func (*ReplicateReply) Descriptor() ([]byte, []int) {
 	return file_messages_replica_proto_rawDescGZIP(), []int{3}
 }
 
+// HandoffRequest hands a vnode records of its partition that another node kept
+// for it. It is answered once the disk has all of them.
+type HandoffRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Partition uint32                 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
+	// Number of the batch within the transfer, repeated in the answer.
+	Batch         uint64           `protobuf:"varint,2,opt,name=batch,proto3" json:"batch,omitempty"`
+	N             uint32           `protobuf:"varint,3,opt,name=n,proto3" json:"n,omitempty"`
+	Records       []*HandoffRecord `protobuf:"bytes,4,rep,name=records,proto3" json:"records,omitempty"`
+	TimeoutMs     uint32           `protobuf:"varint,5,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HandoffRequest) Reset() {
+	*x = HandoffRequest{}
+	mi := &file_messages_replica_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HandoffRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HandoffRequest) ProtoMessage() {}
+
+func (x *HandoffRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_replica_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HandoffRequest.ProtoReflect.Descriptor instead.
+func (*HandoffRequest) Descriptor() ([]byte, []int) {
+	return file_messages_replica_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *HandoffRequest) GetPartition() uint32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *HandoffRequest) GetBatch() uint64 {
+	if x != nil {
+		return x.Batch
+	}
+	return 0
+}
+
+func (x *HandoffRequest) GetN() uint32 {
+	if x != nil {
+		return x.N
+	}
+	return 0
+}
+
+func (x *HandoffRequest) GetRecords() []*HandoffRecord {
+	if x != nil {
+		return x.Records
+	}
+	return nil
+}
+
+func (x *HandoffRequest) GetTimeoutMs() uint32 {
+	if x != nil {
+		return x.TimeoutMs
+	}
+	return 0
+}
+
+type HandoffRecord struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Bucket        []byte                 `protobuf:"bytes,1,opt,name=bucket,proto3" json:"bucket,omitempty"`
+	Key           []byte                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	Record        []byte                 `protobuf:"bytes,3,opt,name=record,proto3" json:"record,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HandoffRecord) Reset() {
+	*x = HandoffRecord{}
+	mi := &file_messages_replica_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HandoffRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HandoffRecord) ProtoMessage() {}
+
+func (x *HandoffRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_replica_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HandoffRecord.ProtoReflect.Descriptor instead.
+func (*HandoffRecord) Descriptor() ([]byte, []int) {
+	return file_messages_replica_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *HandoffRecord) GetBucket() []byte {
+	if x != nil {
+		return x.Bucket
+	}
+	return nil
+}
+
+func (x *HandoffRecord) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *HandoffRecord) GetRecord() []byte {
+	if x != nil {
+		return x.Record
+	}
+	return nil
+}
+
+type HandoffReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Batch         uint64                 `protobuf:"varint,1,opt,name=batch,proto3" json:"batch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HandoffReply) Reset() {
+	*x = HandoffReply{}
+	mi := &file_messages_replica_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HandoffReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HandoffReply) ProtoMessage() {}
+
+func (x *HandoffReply) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_replica_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HandoffReply.ProtoReflect.Descriptor instead.
+func (*HandoffReply) Descriptor() ([]byte, []int) {
+	return file_messages_replica_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *HandoffReply) GetBatch() uint64 {
+	if x != nil {
+		return x.Batch
+	}
+	return 0
+}
+
+// ProbeRequest asks a node to show that it works: to make a write durable and
+// answer with the number.
+type ProbeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Number        uint64                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	TimeoutMs     uint32                 `protobuf:"varint,2,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProbeRequest) Reset() {
+	*x = ProbeRequest{}
+	mi := &file_messages_replica_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProbeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProbeRequest) ProtoMessage() {}
+
+func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_replica_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProbeRequest.ProtoReflect.Descriptor instead.
+func (*ProbeRequest) Descriptor() ([]byte, []int) {
+	return file_messages_replica_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ProbeRequest) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *ProbeRequest) GetTimeoutMs() uint32 {
+	if x != nil {
+		return x.TimeoutMs
+	}
+	return 0
+}
+
+type ProbeReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Number        uint64                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProbeReply) Reset() {
+	*x = ProbeReply{}
+	mi := &file_messages_replica_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProbeReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProbeReply) ProtoMessage() {}
+
+func (x *ProbeReply) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_replica_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProbeReply.ProtoReflect.Descriptor instead.
+func (*ProbeReply) Descriptor() ([]byte, []int) {
+	return file_messages_replica_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ProbeReply) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
 var File_messages_replica_proto protoreflect.FileDescriptor
 
 const file_messages_replica_proto_rawDesc = "" +
@@ -338,7 +629,7 @@ const file_messages_replica_proto_rawDesc = "" +
 	"\x01n\x18\a \x01(\rR\x01n\"I\n" +
 	"\tReadReply\x12\x16\n" +
 	"\x06record\x18\x01 \x01(\fR\x06record\x12$\n" +
-	"\rauthoritative\x18\x02 \x01(\bR\rauthoritative\"\xde\x01\n" +
+	"\rauthoritative\x18\x02 \x01(\bR\rauthoritative\"\xf9\x01\n" +
 	"\x10ReplicateRequest\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\rR\tpartition\x12\x16\n" +
 	"\x06bucket\x18\x02 \x01(\fR\x06bucket\x12\x10\n" +
@@ -349,8 +640,30 @@ const file_messages_replica_proto_rawDesc = "" +
 	"\n" +
 	"timeout_ms\x18\a \x01(\rR\ttimeoutMs\x12\f\n" +
 	"\x01n\x18\b \x01(\rR\x01n\x12\x15\n" +
-	"\x06age_ms\x18\t \x01(\rR\x05ageMs\"\x10\n" +
-	"\x0eReplicateReplyB'Z%github.com/dynactor/dynactor/messagesb\x06proto3"
+	"\x06age_ms\x18\t \x01(\rR\x05ageMs\x12\x19\n" +
+	"\bhint_for\x18\n" +
+	" \x01(\tR\ahintFor\"\x10\n" +
+	"\x0eReplicateReply\"\xad\x01\n" +
+	"\x0eHandoffRequest\x12\x1c\n" +
+	"\tpartition\x18\x01 \x01(\rR\tpartition\x12\x14\n" +
+	"\x05batch\x18\x02 \x01(\x04R\x05batch\x12\f\n" +
+	"\x01n\x18\x03 \x01(\rR\x01n\x12:\n" +
+	"\arecords\x18\x04 \x03(\v2 .dynactor.messages.HandoffRecordR\arecords\x12\x1d\n" +
+	"\n" +
+	"timeout_ms\x18\x05 \x01(\rR\ttimeoutMs\"Q\n" +
+	"\rHandoffRecord\x12\x16\n" +
+	"\x06bucket\x18\x01 \x01(\fR\x06bucket\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\fR\x03key\x12\x16\n" +
+	"\x06record\x18\x03 \x01(\fR\x06record\"$\n" +
+	"\fHandoffReply\x12\x14\n" +
+	"\x05batch\x18\x01 \x01(\x04R\x05batch\"E\n" +
+	"\fProbeRequest\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x1d\n" +
+	"\n" +
+	"timeout_ms\x18\x02 \x01(\rR\ttimeoutMs\"$\n" +
+	"\n" +
+	"ProbeReply\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06numberB'Z%github.com/dynactor/dynactor/messagesb\x06proto3"
 
 var (
 	file_messages_replica_proto_rawDescOnce sync.Once
@@ -364,19 +677,25 @@ func file_messages_replica_proto_rawDescGZIP() []byte {
 	return file_messages_replica_proto_rawDescData
 }
 
-var file_messages_replica_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_messages_replica_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_messages_replica_proto_goTypes = []any{
 	(*ReadRequest)(nil),      // 0: dynactor.messages.ReadRequest
 	(*ReadReply)(nil),        // 1: dynactor.messages.ReadReply
 	(*ReplicateRequest)(nil), // 2: dynactor.messages.ReplicateRequest
 	(*ReplicateReply)(nil),   // 3: dynactor.messages.ReplicateReply
+	(*HandoffRequest)(nil),   // 4: dynactor.messages.HandoffRequest
+	(*HandoffRecord)(nil),    // 5: dynactor.messages.HandoffRecord
+	(*HandoffReply)(nil),     // 6: dynactor.messages.HandoffReply
+	(*ProbeRequest)(nil),     // 7: dynactor.messages.ProbeRequest
+	(*ProbeReply)(nil),       // 8: dynactor.messages.ProbeReply
 }
 var file_messages_replica_proto_depIdxs = []int32{
-	0, // [0:0] is the sub-list for method output_type
-	0, // [0:0] is the sub-list for method input_type
-	0, // [0:0] is the sub-list for extension type_name
-	0, // [0:0] is the sub-list for extension extendee
-	0, // [0:0] is the sub-list for field type_name
+	5, // 0: dynactor.messages.HandoffRequest.records:type_name -> dynactor.messages.HandoffRecord
+	1, // [1:1] is the sub-list for method output_type
+	1, // [1:1] is the sub-list for method input_type
+	1, // [1:1] is the sub-list for extension type_name
+	1, // [1:1] is the sub-list for extension extendee
+	0, // [0:1] is the sub-list for field type_name
 }
 
 func init() { file_messages_replica_proto_init() }
@@ -390,7 +709,7 @@ func file_messages_replica_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_messages_replica_proto_rawDesc), len(file_messages_replica_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
