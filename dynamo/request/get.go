@@ -57,6 +57,9 @@ func (g *Get) State() State { return g.state }
 // Describe is the read's state for the console.
 func (g *Get) Describe() Description { return g.places.describe(g.state, g.cfg.Key) }
 
+// Silent lists the nodes that were asked and have said nothing so far.
+func (g *Get) Silent() []dynamo.NodeID { return g.places.silent() }
+
 // Start begins the read (§ 5, step 1): it asks the first N candidates. The
 // effects are valid until the next call of Step.
 func (g *Get) Start() []Effect {

@@ -108,7 +108,7 @@ func TestNeverBelievesAFallbacksNothing(t *testing.T) {
 	expect(t, g, answer("e", ""), "ask f>")
 	g.Step(now, answer("a", ""))
 	expect(t, g, answer("f", ""),
-		"reply unavailable, not attempted: 1 of 2 answered; d: not authoritative; e: not authoritative; f: not authoritative", "stop")
+		"reply unavailable, not attempted: 1 of 2 answered; b: unreachable; c: unreachable; d: not authoritative; e: not authoritative; f: not authoritative", "stop")
 
 	g = newGet(t, GetConfig{Params: params(3, 2, 2, 0, 0), Candidates: layout})
 	start(g)
@@ -207,7 +207,7 @@ func TestPrimariesNeeded(t *testing.T) {
 	g.Step(now, answer("d", "a1 | a1=v"))
 	g.Step(now, answer("a", "a1 | a1=v"))
 	expect(t, g, Fail{From: "b", Reason: TimedOut},
-		"ask e>b", "reply unavailable, not attempted: 2 of 2 answered, 1 of 2 primaries; b: timeout",
+		"ask e>b", "reply unavailable, not attempted: 2 of 2 answered, 1 of 2 primaries; c: unreachable; b: timeout",
 		"arm linger for AwaitingStragglers")
 	expect(t, g, answer("e", "a1 | a1=v"), "stop")
 
@@ -223,7 +223,7 @@ func TestPrimariesNeeded(t *testing.T) {
 	expect(t, g, fetched("b", "a1 | a1=v"), "repair a notfound: a1 | a1=v", "stop")
 
 	g = newGet(t, GetConfig{Params: params(3, 1, 1, 3, 0), Candidates: replicas("a b d>c")})
-	expect(t, g, nil, "reply unavailable, not attempted: 0 of 3 answered, 0 of 3 primaries", "stop")
+	expect(t, g, nil, "reply unavailable, not attempted: 0 of 3 answered, 0 of 3 primaries; c: unreachable", "stop")
 	g = newGet(t, GetConfig{Params: params(3, 1, 1, 0, 0)})
 	expect(t, g, nil, "reply unavailable, not attempted: 0 of 1 answered", "stop")
 }

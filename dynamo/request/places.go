@@ -135,6 +135,11 @@ func (p *places) shortfall(attempted bool) Unavailable {
 		Attempted: attempted,
 	}
 	for i := range p.list {
+		if owner := p.list[i].replica.For; owner != "" && p.find(owner) == nil {
+			u.Failures = append(u.Failures, Failure{owner, Unreachable}) // was so before the request began
+		}
+	}
+	for i := range p.list {
 		switch x := &p.list[i]; x.stage {
 		case failed:
 			u.Failures = append(u.Failures, Failure{x.replica.Node, x.reason})
@@ -186,4 +191,15 @@ func checkParams(p quorum.Params) error {
 		return fmt.Errorf("%w: %w", ErrParams, err)
 	}
 	return nil
+}
+
+// silent lists the nodes that were asked and said nothing.
+func (p *places) silent() []dynamo.NodeID {
+	var out []dynamo.NodeID
+	for i := range p.list {
+		if x := &p.list[i]; x.stage == asked || x.stage == failed && x.reason == TimedOut {
+			out = append(out, x.replica.Node)
+		}
+	}
+	return out
 }

@@ -57,6 +57,9 @@ func (p *Put) State() State { return p.state }
 // Describe is the write's state for the console.
 func (p *Put) Describe() Description { return p.places.describe(p.state, p.cfg.Key) }
 
+// Silent lists the nodes that were asked and have said nothing so far.
+func (p *Put) Silent() []dynamo.NodeID { return p.places.silent() }
+
 // Start begins the write (§ 4.5, step 1): the local vnode is to make the dot.
 // When too few candidates are known the write is not attempted. The effects are
 // valid until the next call of Step.

@@ -116,7 +116,7 @@ func TestPrimariesOfPut(t *testing.T) {
 	}
 	expect(t, p, Durable{"b"}, "reply written by 3: a1 | a1=v", "stop")
 	cfg.Params.PW = 3
-	expect(t, newPut(t, cfg), nil, "reply unavailable, not attempted: 0 of 3 answered, 0 of 3 primaries", "stop")
+	expect(t, newPut(t, cfg), nil, "reply unavailable, not attempted: 0 of 3 answered, 0 of 3 primaries; c: unreachable", "stop")
 }
 
 // TestKnownRetry: a retry that the vnode recognises is replicated again, for the

@@ -1,6 +1,10 @@
 package ring
 
-import "github.com/dynactor/dynactor/dynamo"
+import (
+	"slices"
+
+	"github.com/dynactor/dynactor/dynamo"
+)
 
 // Reachable says whether a node is worth asking, in the opinion of the one who
 // asks (paper § 4.8.3).
@@ -56,6 +60,28 @@ func (r Ring) Candidates(p dynamo.Partition, n, spares int, reachable Reachable)
 		wanted--
 	}
 	return result
+}
+
+// Sloppy returns where the n replicas of partition p are to be asked now
+// (§ 4.6): like Candidates, but only nodes of the partition's own list take part,
+// for they have a vnode of it; and a primary that nobody can stand in for is
+// asked all the same, last: it may be reachable after all.
+func (r Ring) Sloppy(p dynamo.Partition, n, spares int, reachable Reachable) []dynamo.Replica {
+	list := r.Replicas(p)
+	n = min(n, len(list))
+	out := r.Candidates(p, n, min(spares, len(list)-n), func(node dynamo.NodeID) bool {
+		return slices.Contains(list, node) && reachable(node)
+	})
+	if len(out) >= n && out[n-1].Role == dynamo.Primary {
+		return out
+	}
+	for _, node := range list[:n] {
+		known := slices.ContainsFunc(out, func(x dynamo.Replica) bool { return x.Node == node || x.For == node })
+		if !known {
+			out = append(out, dynamo.Replica{Partition: p, Node: node, Role: dynamo.Primary})
+		}
+	}
+	return out
 }
 
 // Order returns all nodes of the ring in the order in which partition p would

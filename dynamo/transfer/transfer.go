@@ -156,6 +156,9 @@ func New(self, intended dynamo.NodeID) *Transfer {
 // State says what is awaited.
 func (t *Transfer) State() State { return t.state }
 
+// Number is that of the batch that was read last, from 1.
+func (t *Transfer) Number() uint64 { return t.number }
+
 // Progress is what was done so far.
 func (t *Transfer) Progress() Outcome { return t.outcome }
 
