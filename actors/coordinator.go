@@ -164,10 +164,13 @@ func (c *coordinatorActor) plan(bucketName, keyName []byte, q *messages.Quorum, 
 	p.position = ring.Hash(p.key)
 	p.partition = ring.PartitionOf(p.position, doc.Settled.Partitions())
 	p.version = doc.Version
-	// Only primaries: fallbacks take part once a node can keep hints.
-	p.candidates = doc.Settled.Candidates(p.partition, p.params.N, 0, ring.Everyone)
+	p.candidates = doc.Settled.Sloppy(p.partition, p.params.N, spareFallbacks, c.s.reachable)
 	return p, nil
 }
+
+// spareFallbacks is how many nodes beyond the first N are there to be asked when
+// one of those fails.
+const spareFallbacks = 2
 
 func (c *coordinatorActor) spawnGet(ctx actor.Context, p plan) error {
 	get, err := newGet(c.s, p)
@@ -182,7 +185,7 @@ func (c *coordinatorActor) spawnPut(ctx actor.Context, p plan, m *messages.PutRe
 	if err != nil {
 		return err
 	}
-	if slices.ContainsFunc(p.candidates, func(r dynamo.Replica) bool { return r.Node == c.s.Self }) && c.s.vnodes.has(p.partition) {
+	if c.coordinates(p) {
 		a, err := newPut(c.s, p, put)
 		if err != nil {
 			return err
@@ -195,6 +198,18 @@ func (c *coordinatorActor) spawnPut(ctx actor.Context, p plan, m *messages.PutRe
 	}
 	c.s.Counters.Forwards.Add(1)
 	return c.spawn(ctx, messages.TargetForward, newForward(c.s, p, m))
+}
+
+// coordinates reports whether this node makes the dot of a write: a primary
+// does; a fallback only when no primary is up.
+func (c *coordinatorActor) coordinates(p plan) bool {
+	first := p.candidates[:min(len(p.candidates), p.params.N)]
+	i := slices.IndexFunc(first, func(r dynamo.Replica) bool { return r.Node == c.s.Self })
+	if i < 0 || !c.s.vnodes.has(p.partition) {
+		return false
+	}
+	return first[i].Role == dynamo.Primary ||
+		!slices.ContainsFunc(first, func(r dynamo.Replica) bool { return r.Role == dynamo.Primary && c.s.reachable(r.Node) })
 }
 
 // spawn starts a request actor. It runs inline, in the goroutine of whoever

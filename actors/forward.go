@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"slices"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -20,10 +21,36 @@ type forwardActor struct {
 	next    []dynamo.Replica
 	asked   dynamo.NodeID // who has the request now
 	tried   []string
+	// short is the first answer that too few replicas are there: it says more
+	// than that nobody took the request.
+	short *messages.Failure
 }
 
 func newForward(s *Services, p plan, m *messages.PutRequest) *forwardActor {
-	return &forwardActor{exchange: exchange{s: s, plan: p}, request: m, next: p.candidates}
+	return &forwardActor{exchange: exchange{s: s, plan: p}, request: m, next: s.coordinators(p)}
+}
+
+// coordinators are the nodes that may coordinate a write, best first: primaries
+// that are up and not slow, those that are slow, fallbacks if there are none of
+// them, and at last the primaries that seem to be down.
+func (s *Services) coordinators(p plan) []dynamo.Replica {
+	rank := func(r dynamo.Replica) int {
+		switch {
+		case r.Role == dynamo.Fallback:
+			return 2
+		case !s.reachable(r.Node):
+			return 3
+		case s.opinion(r.Node).slow:
+			return 1
+		}
+		return 0
+	}
+	out := slices.Clone(p.candidates)
+	slices.SortStableFunc(out, func(a, b dynamo.Replica) int { return rank(a) - rank(b) })
+	if len(out) > 0 && rank(out[0]) < 2 {
+		out = slices.DeleteFunc(out, func(r dynamo.Replica) bool { return r.Role == dynamo.Fallback })
+	}
+	return out
 }
 
 // Receive passes the request on and its answer back.
@@ -63,6 +90,9 @@ func (a *forwardActor) refused(ctx actor.Context, f *messages.Failure) {
 	case from(ctx) != a.asked:
 	case notAttempted(f.GetCode()):
 		a.tried = append(a.tried, string(a.asked)+": "+f.Error())
+		if a.short == nil && f.GetNeeded() > 0 {
+			a.short = f
+		}
 		a.pass(ctx)
 	default:
 		a.finish(ctx, f)
@@ -84,6 +114,10 @@ func (a *forwardActor) pass(ctx actor.Context) {
 		}
 		a.asked = node
 		ctx.Request(on(node, nameCoordinator), w)
+		return
+	}
+	if a.short != nil {
+		a.finish(ctx, a.short)
 		return
 	}
 	a.finish(ctx, messages.Fail(messages.CodeUnavailable, "no node that may coordinate the write took it: %v", a.tried))

@@ -2,6 +2,8 @@ package actors
 
 import (
 	"bytes"
+	"cmp"
+	"slices"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -27,6 +29,9 @@ type getActor struct {
 	// same is what replicas answered last, encoded and decoded: most agree.
 	same    []byte
 	decoded version.Record
+	// fastest is the primary whose record came first: the next write is best
+	// coordinated there (§ 5).
+	fastest dynamo.NodeID
 }
 
 func newGet(s *Services, p plan) (*getActor, error) {
@@ -67,6 +72,7 @@ func (a *getActor) step(ctx actor.Context, e request.Event) { a.run(ctx, a.get.S
 // failure of that replica.
 func (a *getActor) answer(ctx actor.Context, m *messages.ReadReply) request.Event {
 	node := from(ctx)
+	a.s.answered(node, time.Since(a.started))
 	found := true
 	if len(m.GetRecord()) == 0 || !bytes.Equal(m.GetRecord(), a.same) {
 		var err error
@@ -76,9 +82,17 @@ func (a *getActor) answer(ctx actor.Context, m *messages.ReadReply) request.Even
 		}
 		a.same = m.GetRecord()
 	}
+	if a.fastest == "" && found && a.s.primary(a.plan, node) {
+		a.fastest = node
+	}
 	return request.Answer{
 		From: node, Fetched: a.fetched(node), Found: found, Authoritative: m.GetAuthoritative(), Record: a.decoded,
 	}
+}
+
+// primary reports whether a node is one of a plan's primaries.
+func (s *Services) primary(p plan, node dynamo.NodeID) bool {
+	return slices.ContainsFunc(p.candidates, func(r dynamo.Replica) bool { return r.Node == node && r.Role == dynamo.Primary })
 }
 
 func (a *getActor) failed(node dynamo.NodeID, why request.Reason) request.Event {
@@ -111,6 +125,7 @@ func (a *getActor) run(ctx actor.Context, effects []request.Effect) {
 		case request.Arm:
 			a.arm(ctx, e)
 		case request.Stop:
+			a.noticeSilence(a.get.Silent())
 			a.end(ctx)
 		}
 	}
@@ -167,7 +182,7 @@ func (a *getActor) found(rec version.Record) {
 		}
 	}
 	c := rec.Context()
-	c.Coordinator = a.s.Self
+	c.Coordinator = cmp.Or(a.fastest, a.s.Self)
 	a.reply(messages.FromLive(a.plan.key, live, c))
 }
 
@@ -239,6 +254,13 @@ func (x *exchange) fail(f *messages.Failure) {
 func (x *exchange) end(ctx actor.Context) {
 	x.timer.Stop()
 	ctx.Stop(ctx.Self())
+}
+
+// noticeSilence tells the failure detector who did not answer.
+func (x *exchange) noticeSilence(nodes []dynamo.NodeID) {
+	for _, node := range nodes {
+		x.s.missed(node)
+	}
 }
 
 // context is the encoded context of a result, naming this node as the one to

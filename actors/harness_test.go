@@ -79,7 +79,7 @@ func start(t testing.TB, o setup) *rig {
 	r.clock.Store(int64(time.Hour))
 	config := Config{
 		Self: "n1", System: r.system, Engine: r.engine, Reachable: ring.Everyone, Now: r.now, Log: slog.New(slog.DiscardHandler),
-		MaxValue: 1 << 20, MaxRequests: 100, Timeout: actortest.Patience, DigestAbove: 1000, ReaderCount: 2,
+		HintBytes: 1 << 20, MaxValue: 1 << 20, MaxRequests: 100, Timeout: actortest.Patience, DigestAbove: 1000, ReaderCount: 2,
 		OnDocument: func(member.Document) {},
 		Founding: Founding{
 			Config: founding.Config{Self: founding.Candidate{ID: "n1"}}, Document: &r.doc,

@@ -16,6 +16,8 @@ const (
 	nameVnodes      = "vnodes"
 	nameCoordinator = messages.TargetCoordinator
 	nameMembership  = messages.TargetMembership
+	nameDetector    = messages.TargetDetector
+	nameTransfers   = "transfers"
 )
 
 // vnodeName is the name of a partition's vnode, the same on every node.

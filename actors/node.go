@@ -42,6 +42,9 @@ const readerQueue = 4096
 // Start spawns the actors. They are there when it returns; Ready tells when
 // they serve.
 func (n *Node) Start() error {
+	if err := n.services.countHints(); err != nil {
+		return fmt.Errorf("counting what is kept for other nodes: %w", err)
+	}
 	ready := make(chan error, 1)
 	props := actor.PropsFromProducer(func() actor.Actor { return &nodeActor{s: n.services, ready: ready} },
 		actor.WithMailbox(rt.NewMailbox(rt.MailboxOptions{Registry: n.services.Registry})),
@@ -67,7 +70,9 @@ func (n *nodeActor) Receive(ctx actor.Context) {
 	}{
 		{nameVnodes, newVnodes(n.s)},
 		{nameCoordinator, newCoordinator(n.s)},
+		{nameDetector, newDetector(n.s)},
 		{nameMembership, newMembership(n.s)},
+		{nameTransfers, newTransfers(n.s)},
 	} {
 		if _, spawnErr := ctx.SpawnNamed(child.props, child.name); spawnErr != nil {
 			err = errors.Join(err, fmt.Errorf("spawn %s: %w", child.name, spawnErr))
@@ -89,6 +94,8 @@ type Health struct {
 	// Serving of Partitions vnodes read and write.
 	Serving    int `json:"serving"`
 	Partitions int `json:"partitions"`
+	// Hints is what is kept for other nodes.
+	Hints HintCount `json:"hints"`
 }
 
 // Health tells how the node is right now.
@@ -99,7 +106,7 @@ func (n *Node) Health() Health {
 
 func (s *Services) health() (Health, <-chan struct{}) {
 	up, all, problem, changed := s.vnodes.serving()
-	h := Health{Serving: up, Partitions: all}
+	h := Health{Serving: up, Partitions: all, Hints: s.hints.count()}
 	doc := s.Document()
 	if doc != nil {
 		// Vnodes that are still to be started have no row.
@@ -137,9 +144,16 @@ func (n *Node) WaitReady(ctx context.Context) error {
 	}
 }
 
+// PeerUp tells the failure detector that the link to a node came up. It never
+// blocks.
+func (n *Node) PeerUp(id dynamo.NodeID) {
+	n.services.System.Root.Send(actor.NewPID(string(n.services.Self), nameDetector), &linkChanged{node: id, up: true})
+}
+
 // PeerDown tells the requests under way that the link to a node broke: answers
 // to what they sent there will not come. It never blocks.
 func (n *Node) PeerDown(id dynamo.NodeID) {
+	n.services.System.Root.Send(actor.NewPID(string(n.services.Self), nameDetector), &linkChanged{node: id})
 	n.services.System.Root.Send(n.coord, &peerDown{node: id, at: time.Now()})
 }
 

@@ -28,6 +28,9 @@ type Counters struct {
 	// Truncated are clock entries dropped (§ 4.4); NewEpochs are writes that
 	// began an epoch; Repeated are retries answered without writing.
 	Truncated, NewEpochs, Repeated atomic.Uint64
+	// Hints are records kept for others; HintsRefused those refused because so
+	// much was kept already; HintsDelivered those handed over and dropped.
+	Hints, HintsRefused, HintsDelivered atomic.Uint64
 	// Corrupt are stored values that failed their checksum.
 	Corrupt atomic.Uint64
 }

@@ -2,10 +2,12 @@ package actors
 
 import (
 	"errors"
+	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
 
 	"github.com/dynactor/dynactor/actors/link"
+	"github.com/dynactor/dynactor/dynamo"
 	"github.com/dynactor/dynactor/dynamo/request"
 	"github.com/dynactor/dynactor/dynamo/vnode"
 	"github.com/dynactor/dynactor/messages"
@@ -19,6 +21,8 @@ type putActor struct {
 	// synced and applied are the replication message with and without the
 	// order to wait for the disk, each encoded once for all replicas.
 	synced, applied *link.Shared
+	// replicated is when the replicas were sent the record.
+	replicated time.Time
 	// prepared: the vnode made the dot; lost: its commit failed.
 	prepared, lost bool
 }
@@ -49,6 +53,7 @@ func (a *putActor) Receive(ctx actor.Context) {
 	case *refused:
 		a.step(ctx, request.Refused{Err: m.err, Unknown: errors.Is(m.err, vnode.ErrUnknown)})
 	case *messages.ReplicateReply:
+		a.s.answered(from(ctx), time.Since(a.replicated))
 		a.step(ctx, request.Durable{From: from(ctx)})
 	case *messages.Failure:
 		a.step(ctx, request.Fail{From: from(ctx), Reason: reason(m)})
@@ -83,21 +88,33 @@ func (a *putActor) run(ctx actor.Context, effects []request.Effect) {
 	for _, e := range effects {
 		switch e := e.(type) {
 		case request.Coordinate:
-			ctx.Request(on(e.Replica.Node, vnodeName(a.plan.partition)), a.coordinate(e.Sync))
+			ctx.Request(on(e.Replica.Node, vnodeName(a.plan.partition)), a.coordinate(e))
 		case request.Replicate:
+			a.replicated = time.Now()
 			ctx.Request(on(e.Replica.Node, vnodeName(a.plan.partition)), a.replication(e))
+		case request.KeepHint:
+			ctx.Send(on(a.s.Self, vnodeName(a.plan.partition)), &keepHint{
+				key: a.plan.key, n: a.plan.params.N, position: a.plan.position.Bytes(), node: e.For,
+			})
 		case request.Reply:
 			a.replied(e.Result)
 		case request.Arm:
 			a.arm(ctx, e)
 		case request.Stop:
+			a.noticeSilence(a.put.Silent())
 			a.end(ctx)
 		}
 	}
 }
 
-// replication is the message to a replica.
+// replication is the message to a replica; one that stands in for another gets
+// its own.
 func (a *putActor) replication(e request.Replicate) *link.Shared {
+	if e.Replica.Role == dynamo.Fallback {
+		m := a.replicate(e.Record, e.Sync)
+		m.HintFor = string(e.Replica.For)
+		return link.Share(m)
+	}
 	shared := &a.applied
 	if e.Sync {
 		shared = &a.synced
@@ -128,10 +145,11 @@ func (a *putActor) replied(r request.Result) {
 	}
 }
 
-func (a *putActor) coordinate(sync bool) *coordinate {
+func (a *putActor) coordinate(e request.Coordinate) *coordinate {
 	w := a.write
 	return &coordinate{
-		key: w.Key, n: a.plan.params.N, position: a.plan.position.Bytes(), sync: sync, until: a.started.Add(a.plan.timeout),
+		hintFor: e.Replica.For,
+		key:     w.Key, n: a.plan.params.N, position: a.plan.position.Bytes(), sync: e.Sync, until: a.started.Add(a.plan.timeout),
 		put: vnode.Put{
 			Request: w.Request, Retry: w.Retry, Age: w.Age, Context: w.Context, Value: w.Value, Tombstone: w.Delete,
 			TTL: a.plan.properties.TTL, Conflicts: a.plan.properties.Conflicts, Now: a.s.Now(),

@@ -18,8 +18,8 @@ type replica struct {
 	// refuse is what requests are answered with instead, if set.
 	refuse *messages.Failure
 	// reads are all reads, whole those that asked for all values, writes all
-	// replications.
-	reads, whole, writes int
+	// replications, handoffs the records that were handed over.
+	reads, whole, writes, handoffs int
 }
 
 // replicas connects the nodes n2 to nN.
@@ -68,8 +68,26 @@ func (x *replica) answer(m any) any {
 		x.records[req.Key.Name] = version.Merge(x.records[req.Key.Name], req.Record)
 		return &messages.ReplicateReply{}
 	}
+	if m, ok := m.(*messages.HandoffRequest); ok {
+		all, err := messages.ToHandoff(m)
+		if err != nil {
+			x.t.Errorf("a replica got %v", err)
+		}
+		for _, r := range all {
+			x.handoffs++
+			x.records[r.Key.Name] = version.Merge(x.records[r.Key.Name], r.Record)
+		}
+		return &messages.HandoffReply{Batch: m.GetBatch()}
+	}
 	x.t.Errorf("a replica got %T", m)
 	return nil
+}
+
+// handed is how many records were handed over, again and again.
+func (x *replica) handed() int {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.handoffs
 }
 
 // holds is what the replica has of a key.

@@ -34,6 +34,8 @@ type Services struct {
 	// unanswered is how many requests in flight still owe their client an answer.
 	unanswered atomic.Int64
 	vnodes     vnodeTable
+	hints      hintTable
+	peers      peerTable
 }
 
 // Config is what a node's actors need from outside.
@@ -44,8 +46,11 @@ type Config struct {
 	System *actor.ActorSystem
 	// Engine is the node's store.
 	Engine storage.Engine
-	// Reachable is this node's own opinion of who answers (§ 4.8.3).
+	// Reachable, if set, takes the place of the node's own failure detector
+	// (§ 4.8.3).
 	Reachable ring.Reachable
+	// HintBytes is how much the node keeps for others (§ 4.6) before it refuses.
+	HintBytes int64
 	// Now is the wall clock.
 	Now func() dynamo.Timestamp
 	// Log receives one event per line.
@@ -146,6 +151,12 @@ func messageSize(m any) int {
 		return len(m.put.Value) + len(m.key.Name) + 64
 	case *messages.ReplicateRequest:
 		return len(m.GetRecord()) + len(m.GetKey()) + 64
+	case *messages.HandoffRequest:
+		size := 64
+		for _, r := range m.GetRecords() {
+			size += len(r.GetRecord()) + len(r.GetKey()) + 64
+		}
+		return size
 	case *messages.PutRequest:
 		return len(m.GetValue()) + len(m.GetContext()) + len(m.GetKey()) + 64
 	case proto.Message:

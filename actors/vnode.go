@@ -49,7 +49,9 @@ func (s vnodeState) String() string {
 // answered with *prepared and *durable or *notDurable, in any order; or, when
 // nothing was written, with *refused or *messages.Failure.
 type coordinate struct {
-	key      dynamo.Key
+	key dynamo.Key
+	// hintFor is the primary that this node stands in for; empty when it is one.
+	hintFor  dynamo.NodeID
 	n        int
 	position [16]byte
 	put      vnode.Put
@@ -326,8 +328,14 @@ func (v *vnodeActor) handle(batch []rt.Envelope) {
 			v.keys(m, e)
 		case *messages.ReplicateRequest:
 			v.replicate(m, e.Sender)
+		case *messages.HandoffRequest:
+			v.handoff(m, e.Sender)
 		case *coordinate:
 			v.coordinate(m, e.Sender)
+		case *keepHint:
+			v.keepHint(m)
+		case *dropHints:
+			v.dropHints(m, e.Sender)
 		}
 	}
 	v.commit()

@@ -28,9 +28,13 @@ type writeBatch struct {
 	// it.
 	applied, durable []answer
 	// askers are who has a write in the turn, once for each.
-	askers     []*actor.PID
-	engine     storage.Engine
-	key, value []byte // buffers
+	askers []*actor.PID
+	engine storage.Engine
+	// hinted are the hints that the turn adds and drops; dropped are the keys of
+	// the latter.
+	hinted             []hintChange
+	dropped            map[string]bool
+	key, object, value []byte // buffers
 }
 
 // answer is a message to send to whom.
@@ -44,6 +48,8 @@ func (w *writeBatch) reset(e storage.Engine) {
 	clear(w.applied)                                                  // an idle vnode keeps no records alive
 	w.applied, w.durable, w.askers = w.applied[:0], nil, w.askers[:0] // durable went to the engine's callback
 	clear(w.fresh)
+	clear(w.dropped)
+	w.hinted = w.hinted[:0]
 }
 
 // open returns the turn's batch, which begins with the first that needs it.
@@ -60,6 +66,16 @@ func (w *writeBatch) set(key []byte, s vnode.Stored) {
 		w.fresh = make(map[string]vnode.Stored)
 	}
 	w.fresh[string(key)] = s
+}
+
+// drop removes a key, and what the turn has set there.
+func (w *writeBatch) drop(key []byte) {
+	if w.dropped == nil {
+		w.dropped = make(map[string]bool)
+	}
+	w.dropped[string(key)] = true
+	delete(w.fresh, string(key))
+	w.open().Delete(key)
 }
 
 // finish returns the turn's batch, nil if there is nothing to commit.
@@ -113,7 +129,14 @@ func (v *vnodeActor) coordinate(m *coordinate, sender *actor.PID) {
 	v.extend()
 	w := &v.write
 	w.key = vnode.AppendObjectKey(w.key[:0], v.partition, m.n, m.position, m.key)
-	stored, err := v.loadForWrite(w.key)
+	var stored vnode.Stored
+	var was HintCount
+	var err error
+	if m.hintFor == "" {
+		stored, err = v.loadForWrite(w.key)
+	} else {
+		stored, was, _, err = v.stored(v.hintKey(m.hintFor, m.n, m.position, m.key))
+	}
 	if err != nil {
 		v.s.answer(sender, v.self, v.readFailure(err))
 		return
@@ -123,8 +146,16 @@ func (v *vnodeActor) coordinate(m *coordinate, sender *actor.PID) {
 		v.s.answer(sender, v.self, &refused{err: err})
 		return
 	}
-	if !result.Known {
+	switch {
+	case result.Known:
+	case m.hintFor == "":
 		w.set(w.key, result.Stored)
+	default:
+		if f := v.full(len(m.put.Value)); f != nil {
+			v.s.answer(sender, v.self, f)
+			return
+		}
+		v.setHint(m.hintFor, w.key, result.Stored, was)
 	}
 	v.s.Counters.coordinated(result)
 	w.applied = append(w.applied, answer{sender, &prepared{result: result}})
@@ -159,14 +190,30 @@ func (v *vnodeActor) replicate(m *messages.ReplicateRequest, sender *actor.PID) 
 		v.s.answer(sender, v.self, messages.Fail(messages.CodeInvalid, "%v", err))
 		return
 	}
-	w := &v.write
-	w.key = vnode.AppendObjectKey(w.key[:0], v.partition, req.N, position, req.Key)
-	stored, err := v.loadForWrite(w.key)
-	if err != nil {
+	switch owns := v.owns(req.N); {
+	case !owns && req.HintFor != "":
+		v.replicateHint(req, position, m.GetSync(), sender)
+		return
+	case !owns:
+		v.s.answer(sender, v.self, messages.Fail(messages.CodeInvalid, "%v: %s is no replica of partition %d for n = %d", errMisplaced, v.s.Self, v.partition, req.N))
+		return
+	}
+	if err := v.merge(req, position); err != nil {
 		v.s.answer(sender, v.self, v.readFailure(err))
 		return
 	}
-	merged, changed, err := v.state.Accept(stored, req.Record)
+	v.write.acknowledge(answer{sender, &messages.ReplicateReply{}}, m.GetSync())
+}
+
+// merge adds a record to what is stored of its key.
+func (v *vnodeActor) merge(r messages.Replicate, position [16]byte) error {
+	w := &v.write
+	w.key = vnode.AppendObjectKey(w.key[:0], v.partition, r.N, position, r.Key)
+	stored, err := v.loadForWrite(w.key)
+	if err != nil {
+		return err
+	}
+	merged, changed, err := v.state.Accept(stored, r.Record)
 	if err != nil {
 		// Whoever is in this turn is answered by the mailbox.
 		panic(fmt.Sprintf("vnode %d: position %x: %v", v.partition, position, err))
@@ -174,7 +221,7 @@ func (v *vnodeActor) replicate(m *messages.ReplicateRequest, sender *actor.PID) 
 	if changed {
 		w.set(w.key, merged)
 	}
-	w.acknowledge(answer{sender, &messages.ReplicateReply{}}, m.GetSync())
+	return nil
 }
 
 // commit applies the turn's writes and arranges the answers.
@@ -191,6 +238,9 @@ func (v *vnodeActor) commit() {
 			v.uncommitted(err)
 			return
 		}
+	}
+	for _, h := range w.hinted {
+		v.s.hints.add(h.at, h.count)
 	}
 	for _, a := range w.applied {
 		v.s.answer(a.to, v.self, a.message)
@@ -228,6 +278,10 @@ func (v *vnodeActor) read(m *messages.ReadRequest, e rt.Envelope) {
 			s.answer(sender, self, s.readReply(partition, v.write.key, b, nil, req.DigestAbove))
 			return
 		}
+	}
+	if !v.owns(req.N) {
+		s.onReader(e, func() { s.answer(sender, self, s.hintsReply(partition, position, req)) })
+		return
 	}
 	s.onReader(e, func() {
 		key := vnode.AppendObjectKey(make([]byte, 0, 64+len(req.Key.Name)), partition, req.N, position, req.Key)

@@ -1,0 +1,331 @@
+package actors
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/asynkron/protoactor-go/actor"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/dynactor/dynactor/dynamo"
+	"github.com/dynactor/dynactor/dynamo/version"
+	"github.com/dynactor/dynactor/dynamo/vnode"
+	"github.com/dynactor/dynactor/messages"
+	"github.com/dynactor/dynactor/storage"
+)
+
+// slot is what one partition keeps for one node.
+type slot struct {
+	node      dynamo.NodeID
+	partition dynamo.Partition
+}
+
+// HintCount is how much is kept.
+type HintCount struct {
+	Records int   `json:"records"`
+	Bytes   int64 `json:"bytes"`
+}
+
+func (c *HintCount) add(o HintCount) {
+	c.Records += o.Records
+	c.Bytes += o.Bytes
+}
+
+// hintTable counts what this node keeps for others (§ 4.6). The store is the
+// truth; the table is counted from it at the start and follows it.
+type hintTable struct {
+	mu    sync.Mutex
+	rows  map[slot]HintCount
+	total HintCount
+}
+
+func (t *hintTable) add(at slot, c HintCount) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.rows == nil {
+		t.rows = map[slot]HintCount{}
+	}
+	row := t.rows[at]
+	row.add(c)
+	t.total.add(c)
+	if t.rows[at] = row; row.Records <= 0 {
+		delete(t.rows, at)
+	}
+}
+
+// slots are those that hold something, by node and partition.
+func (t *hintTable) slots() []slot {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.SortedFunc(maps.Keys(t.rows), func(a, b slot) int {
+		return cmp.Or(cmp.Compare(a.node, b.node), cmp.Compare(a.partition, b.partition))
+	})
+}
+
+func (t *hintTable) count() HintCount {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.total
+}
+
+// countHints fills the table from the store.
+func (s *Services) countHints() error {
+	lower, upper := vnode.Hints()
+	return s.Engine.Scan(lower, upper, func(key, value []byte) bool {
+		if node, _, ok := vnode.ParseHintKey(key); ok {
+			s.hints.add(slot{node, vnode.HintPartition(key)}, hintSize(key, value))
+		}
+		return true
+	})
+}
+
+func hintSize(key, value []byte) HintCount {
+	return HintCount{Records: 1, Bytes: int64(len(key) + len(value))}
+}
+
+// keepHint asks the local vnode, which holds a record, to remember that another
+// replica lacks it. It is not answered.
+type keepHint struct {
+	key      dynamo.Key
+	n        int
+	position [16]byte
+	node     dynamo.NodeID
+}
+
+// hint is one record that is kept, as it was read from the store.
+type hint struct {
+	// key is its storage key, object that of the record it stands for.
+	key, object []byte
+	// own: the node is a replica, and the record is its own; here or gone.
+	own bool
+	// record is what was handed over; encoded is the same, empty when there is
+	// nothing to hand over.
+	record  version.Record
+	encoded []byte
+	// damaged: it cannot be read, and is set aside.
+	damaged bool
+}
+
+// dropHints asks the local vnode to drop what was handed over, unless it has
+// changed since. It is answered with *hintsDropped once that is durable.
+type dropHints struct{ hints []hint }
+
+type hintsDropped struct{ kept int }
+
+// owns reports whether this node is one of the replicas of keys with n replicas
+// in the vnode's partition.
+func (v *vnodeActor) owns(n int) bool {
+	doc := v.s.Document()
+	return doc == nil || doc.Settled.IsPrimary(v.partition, n, v.s.Self)
+}
+
+// stored reads a hint for a write; there is false when there is none.
+func (v *vnodeActor) stored(key []byte) (s vnode.Stored, size HintCount, there bool, err error) {
+	if s, ok := v.write.fresh[string(key)]; ok {
+		return s, hintSize(key, vnode.AppendStored(nil, key, s)), true, nil
+	}
+	if v.write.dropped[string(key)] {
+		return vnode.Stored{}, HintCount{}, false, nil
+	}
+	b, err := v.s.Engine.Get(nil, key)
+	if errors.Is(err, storage.ErrNotFound) {
+		return vnode.Stored{}, HintCount{}, false, nil
+	}
+	if err != nil {
+		return vnode.Stored{}, HintCount{}, false, err
+	}
+	s, err = vnode.DecodeStored(key, b)
+	if isCorrupt(err) {
+		v.s.corrupt(v.partition, key, err)
+		v.write.open().Set(vnode.CorruptKey(key), b)
+		return vnode.Stored{}, hintSize(key, b), true, nil
+	}
+	return s, hintSize(key, b), true, err
+}
+
+// hintKey makes the storage key of a hint, in the turn's buffers.
+func (v *vnodeActor) hintKey(node dynamo.NodeID, n int, position [16]byte, key dynamo.Key) []byte {
+	v.write.object = vnode.AppendObjectKey(v.write.object[:0], v.partition, n, position, key)
+	v.write.key = vnode.AppendHintKey(v.write.key[:0], node, v.write.object)
+	return v.write.key
+}
+
+// setHint adds a hint to the turn; was is what lay there.
+func (v *vnodeActor) setHint(node dynamo.NodeID, key []byte, s vnode.Stored, was HintCount) {
+	is := hintSize(key, vnode.AppendStored(nil, key, s))
+	v.write.set(key, s)
+	v.write.hinted = append(v.write.hinted, hintChange{
+		slot{node, v.partition}, HintCount{Records: is.Records - was.Records, Bytes: is.Bytes - was.Bytes},
+	})
+}
+
+// hintChange is what a turn's commit changes of the table.
+type hintChange struct {
+	at    slot
+	count HintCount
+}
+
+// full is the refusal of a node that keeps as much for others as it may; what it
+// has it never drops to make room.
+func (v *vnodeActor) full(more int) *messages.Failure {
+	have := v.s.hints.count()
+	if have.Bytes+int64(more) <= v.s.HintBytes {
+		return nil
+	}
+	v.s.Counters.HintsRefused.Add(1)
+	f := messages.Fail(messages.CodeOverloaded, "%s keeps no more hints: %d of %d bytes", v.s.Self, have.Bytes, v.s.HintBytes)
+	f.RetryAfterMs = 1000
+	return f
+}
+
+// replicateHint keeps a coordinator's record for the primary that this node
+// stands in for.
+func (v *vnodeActor) replicateHint(req messages.Replicate, position [16]byte, sync bool, sender *actor.PID) {
+	key := v.hintKey(req.HintFor, req.N, position, req.Key)
+	have, size, _, err := v.stored(key)
+	if err != nil {
+		v.s.answer(sender, v.self, v.readFailure(err))
+		return
+	}
+	merged, changed, err := v.state.Accept(have, req.Record)
+	if err != nil {
+		panic(fmt.Sprintf("vnode %d: hint at position %x: %v", v.partition, position, err))
+	}
+	if changed {
+		if f := v.full(len(version.Append(nil, req.Record))); f != nil {
+			v.s.answer(sender, v.self, f)
+			return
+		}
+		v.s.Counters.Hints.Add(1)
+		v.setHint(req.HintFor, key, merged, size)
+	}
+	v.write.acknowledge(answer{sender, &messages.ReplicateReply{}}, sync)
+}
+
+// keepHint notes that another replica lacks what this one has.
+func (v *vnodeActor) keepHint(m *keepHint) {
+	if v.status != vnodeServing {
+		return // the record that it stands for was not written here either
+	}
+	key := v.hintKey(m.node, m.n, m.position, m.key)
+	have, size, there, err := v.stored(key)
+	if err != nil || there && have.IsZero() || v.full(len(key)) != nil {
+		return // anti-entropy finds what no hint tells of
+	}
+	if !there {
+		v.s.Counters.Hints.Add(1)
+		v.setHint(m.node, key, vnode.Stored{}, size)
+	}
+}
+
+// dropHints removes what was handed over and is as it was then.
+func (v *vnodeActor) dropHints(m *dropHints, sender *actor.PID) {
+	if !v.writable(sender) {
+		return
+	}
+	kept := 0
+	for i := range m.hints {
+		dropped, err := v.dropHint(&m.hints[i])
+		if err != nil {
+			v.s.answer(sender, v.self, v.readFailure(err))
+			return
+		}
+		if !dropped {
+			kept++
+		}
+	}
+	v.write.acknowledge(answer{sender, &hintsDropped{kept: kept}}, true)
+}
+
+func (v *vnodeActor) dropHint(h *hint) (dropped bool, err error) {
+	have, size, there, err := v.stored(h.key)
+	if err != nil || !there {
+		return true, err
+	}
+	if h.own {
+		if have, err = v.loadForWrite(h.object); err != nil {
+			return false, err
+		}
+	}
+	// What was damaged when it was read is gone for good, and anti-entropy's to
+	// find; a record that was written there since is not.
+	if h.damaged && !have.IsZero() || !h.damaged && !have.Record.SameCausal(h.record) {
+		return false, nil
+	}
+	node, _, _ := vnode.ParseHintKey(h.key)
+	v.write.drop(h.key)
+	v.write.hinted = append(v.write.hinted, hintChange{slot{node, v.partition}, HintCount{Records: -1, Bytes: -size.Bytes}})
+	return true, nil
+}
+
+// handoff takes records that another node kept for this one.
+func (v *vnodeActor) handoff(m *messages.HandoffRequest, sender *actor.PID) {
+	if !v.writable(sender) {
+		return
+	}
+	all, err := messages.ToHandoff(m)
+	if err == nil && !v.owns(int(m.GetN())) {
+		err = fmt.Errorf("%w: %s is no replica of partition %d for n = %d", errMisplaced, v.s.Self, v.partition, m.GetN())
+	}
+	for i := 0; i < len(all) && err == nil; i++ {
+		_, err = v.s.place(v.partition, m.GetPartition(), all[i].Key)
+	}
+	if err != nil {
+		v.s.answer(sender, v.self, messages.Fail(messages.CodeInvalid, "%v", err))
+		return
+	}
+	for _, r := range all {
+		position, _ := v.s.place(v.partition, m.GetPartition(), r.Key) // was checked
+		if err := v.merge(r, position); err != nil {
+			v.s.answer(sender, v.self, v.readFailure(err))
+			return
+		}
+	}
+	v.write.acknowledge(answer{sender, &messages.HandoffReply{Batch: m.GetBatch()}}, true)
+}
+
+// hintsReply is the answer of readHints.
+func (s *Services) hintsReply(p dynamo.Partition, position [16]byte, req messages.Read) proto.Message {
+	reply, err := s.readHints(p, position, req)
+	if err != nil {
+		return messages.Fail(messages.CodeStorage, "read partition %d on %s: %v", p, s.Self, err)
+	}
+	return reply
+}
+
+// readHints answers a read at a node that is no replica of the key: with what it
+// keeps for those that are. That it has nothing proves nothing (§ 4.6).
+func (s *Services) readHints(p dynamo.Partition, position [16]byte, req messages.Read) (*messages.ReadReply, error) {
+	var all version.Record
+	object := vnode.AppendObjectKey(nil, p, req.N, position, req.Key)
+	for _, node := range s.Document().Settled.Primaries(p, req.N) {
+		key := vnode.AppendHintKey(nil, node, object)
+		b, err := s.Engine.Get(nil, key)
+		if errors.Is(err, storage.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		one, err := vnode.DecodeStored(key, b)
+		if isCorrupt(err) {
+			s.corrupt(p, key, err)
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		all = version.Merge(all, one.Record)
+	}
+	if all.IsZero() {
+		return &messages.ReadReply{}, nil
+	}
+	if req.DigestAbove > 0 {
+		all, _ = all.Omit(req.DigestAbove)
+	}
+	return &messages.ReadReply{Record: version.Append(nil, all)}, nil
+}
