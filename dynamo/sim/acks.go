@@ -134,10 +134,10 @@ func (h *checker) spare(n *node, k *keyInfo) bool {
 	l := h.ledger(k)
 	rest, readable := clock.Clock{}, false
 	for _, x := range h.c.nodes {
-		if x != n {
+		if x != n && h.primary(k, x) { // what a fallback keeps may be about to go
 			there := x.record(k, true).Clock
 			rest = rest.Merge(there)
-			readable = readable || there.Len() > 0 && h.primary(k, x)
+			readable = readable || there.Len() > 0
 		}
 	}
 	have := n.record(k, false).Clock

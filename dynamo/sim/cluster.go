@@ -171,6 +171,7 @@ func (c *cluster) simulate() {
 	c.probe()
 	c.settle()
 	c.checkRest("after the probes")
+	c.checkHints()
 	c.heal()
 	c.check.final()
 }

@@ -14,7 +14,7 @@ var (
 	errRead   = errors.New("sim: read error")
 )
 
-// write is one key of a batch.
+// write is one key of a batch; a nil value removes it.
 type write struct {
 	key   string
 	value []byte
@@ -65,9 +65,7 @@ func (d *disk) commit(b batch) error {
 	case d.broken:
 		return errBroken
 	}
-	for _, w := range b.writes {
-		d.volatile[w.key] = w.value
-	}
+	apply(d.volatile, b.writes)
 	d.pending = append(d.pending, b)
 	if b.sync {
 		d.flush()
@@ -78,6 +76,16 @@ func (d *disk) commit(b batch) error {
 	}
 	d.n.after(d.n.c.plan.disk.flush, d.flush)
 	return nil
+}
+
+func apply(store map[string][]byte, writes []write) {
+	for _, w := range writes {
+		if w.value == nil {
+			delete(store, w.key)
+			continue
+		}
+		store[w.key] = w.value
+	}
 }
 
 // flush syncs all that is pending; what is committed meanwhile waits for the
@@ -124,9 +132,7 @@ func (d *disk) fail() {
 // harden makes the first n pending batches durable.
 func (d *disk) harden(n int) {
 	for _, b := range d.pending[:n] {
-		for _, w := range b.writes {
-			d.durable[w.key] = w.value
-		}
+		apply(d.durable, b.writes)
 	}
 	d.pending = slices.Delete(d.pending, 0, n)
 }

@@ -34,6 +34,8 @@ type replicateRequest struct {
 	record  []byte
 	sync    bool
 	timeout time.Duration
+	// hintFor is whom the receiver stands in for.
+	hintFor dynamo.NodeID
 }
 
 type replicateReply struct{}
@@ -42,6 +44,7 @@ type replicateReply struct{}
 // prepared, then durable; or with refused or failure.
 type coordinate struct {
 	key     int
+	hintFor dynamo.NodeID
 	put     vnode.Put
 	sync    bool
 	timeout time.Duration

@@ -39,6 +39,7 @@ func (w *network) setCut(from, to int, on bool) {
 	switch {
 	case !on:
 		w.cut[from][to] = whole
+		w.c.wakeHandoffs()
 	case w.cut[from][to] == whole:
 		w.cut[from][to] = w.c.now
 	}
@@ -117,4 +118,5 @@ func (w *network) heal() {
 			w.cut[i][j], w.clogged[i][j] = whole, 0
 		}
 	}
+	w.c.wakeHandoffs()
 }

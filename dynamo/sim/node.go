@@ -37,6 +37,9 @@ type node struct {
 	requests map[uint64]shell
 	inFlight int
 	next     uint64
+
+	transfers []*transferShell
+	looking   bool // for hints
 }
 
 func newNode(c *cluster, index int, id dynamo.NodeID) *node {
@@ -85,6 +88,8 @@ func (n *node) start() {
 		n.vnodes[p] = &vnodeShell{n: n, partition: dynamo.Partition(p)}
 		n.vnodes[p].open()
 	}
+	n.transfers, n.looking = nil, false
+	n.c.wakeHandoffs()
 }
 
 // crash ends the process; what was not durable is lost but for a prefix.

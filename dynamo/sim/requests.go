@@ -57,7 +57,9 @@ func (n *node) takePut(m *putRequest, client pid) {
 	}
 	x := n.exchange(m.key, m.timeout, client)
 	first := x.candidates[:min(n.c.plan.properties.Quorum.N, len(x.candidates))]
-	mine := slices.ContainsFunc(first, func(r dynamo.Replica) bool { return r.Node == n.id })
+	at := slices.IndexFunc(first, func(r dynamo.Replica) bool { return r.Node == n.id })
+	primaryUp := slices.ContainsFunc(first, func(r dynamo.Replica) bool { return r.Role == dynamo.Primary && n.reachable(r.Node) })
+	mine := at >= 0 && (first[at].Role == dynamo.Primary || !primaryUp)
 	switch {
 	case mine && n.serves(x.key.partition):
 		n.startPut(x, m)
@@ -110,15 +112,14 @@ type exchange struct {
 }
 
 func (n *node) exchange(key int, timeout time.Duration, client pid) exchange {
-	k := &n.c.keys[key]
-	reachable := ring.Reachable(ring.Everyone)
+	k, quorum := &n.c.keys[key], n.c.plan.properties.Quorum
+	x := exchange{n: n, key: k, client: client, timeout: timeout, started: n.c.now}
 	if n.c.plan.spares > 0 {
-		reachable = n.reachable
+		x.candidates = n.c.doc.Settled.Sloppy(k.partition, quorum.N, n.c.plan.spares, n.reachable)
+	} else {
+		x.candidates = n.c.doc.Settled.Candidates(k.partition, quorum.N, 0, ring.Everyone)
 	}
-	return exchange{
-		n: n, key: k, client: client, timeout: timeout, started: n.c.now,
-		candidates: n.c.doc.Settled.Candidates(k.partition, n.c.plan.properties.Quorum.N, n.c.plan.spares, reachable),
-	}
+	return x
 }
 
 // begin gives the request its number.
@@ -367,9 +368,13 @@ func (p *putShell) run(effects []request.Effect) {
 		switch e := e.(type) {
 		case request.Coordinate:
 			t := p.left()
-			p.n.ask(p.n, p.key.partition, p.pid(), t, p.coordinate(e.Sync, t))
+			p.n.ask(p.n, p.key.partition, p.pid(), t, p.coordinate(e, t))
 		case request.Replicate:
-			p.n.ask(p.to(e.Replica), p.key.partition, p.pid(), p.left(), p.replicate(p.delta(e.Record), e.Sync))
+			m := p.replicate(p.delta(e.Record), e.Sync)
+			m.hintFor = e.Replica.For
+			p.n.ask(p.to(e.Replica), p.key.partition, p.pid(), p.left(), m)
+		case request.KeepHint:
+			p.n.ask(p.n, p.key.partition, pid{}, p.left(), &keepHint{key: p.key.index, owner: e.For})
 		case request.Reply:
 			p.replied(e.Result)
 		case request.Arm:
@@ -388,9 +393,9 @@ func (p *putShell) delta(rec version.Record) version.Record {
 	return rec
 }
 
-func (p *putShell) coordinate(sync bool, timeout time.Duration) *coordinate {
+func (p *putShell) coordinate(e request.Coordinate, timeout time.Duration) *coordinate {
 	m, properties := p.message, p.n.c.plan.properties
-	return &coordinate{key: p.key.index, sync: sync, timeout: timeout, put: vnode.Put{
+	return &coordinate{key: p.key.index, hintFor: e.Replica.For, sync: e.Sync, timeout: timeout, put: vnode.Put{
 		Request: m.id, Retry: m.retry, Age: m.age, Context: p.seen, Value: m.value, Tombstone: m.delete,
 		TTL: properties.TTL, Conflicts: properties.Conflicts, Now: p.n.now(), Slack: p.n.c.plan.slack,
 	}}

@@ -18,6 +18,7 @@
 //	     write carried covered it, and then stays away; the twins of one
 //	     request count as one
 //	I4   an acknowledged write is on W distinct nodes, as durably as asked
+//	I5   a hint is dropped only when the intended node has its record on the disk
 //	I8   encoded records are canonical
 //	I11  a preference list names distinct nodes, primaries first
 //	I12  a request has no effect after its end, its deadline, or from an
@@ -31,6 +32,7 @@
 //	     if R+W>N and no fault destroyed the copies it relies on
 //	F1   a write that failed for certain never appears
 //	L1   each request ends, and the cluster comes to rest
+//	L3   when all is at rest no hint is left
 //	L2   after the last fault every key can be read and written
 //	A1   after healing each acknowledged write is there, or covered by a context
 //	C1   after healing all replicas of a key are equal
@@ -134,13 +136,22 @@ const (
 	serveExpired
 	// mergeByTime keeps the latest version only, at every merge.
 	mergeByTime
+	// dropUnconfirmed drops hints without waiting for those they were offered to.
+	dropUnconfirmed
+	// dropChanged drops a hint that has changed since it was handed over.
+	dropChanged
+	// dropDamaged drops a hint that could not be read, also when a new record has
+	// taken its place.
+	dropDamaged
+	// confirmEarly confirms what was handed over before the disk has it.
+	confirmEarly
 	mutations
 )
 
 var mutationNames = [...]string{
 	"sound", "ackEarly", "ackBelowW", "countTwice", "keepEpoch", "keepFloor", "keepCommit", "forgetBar", "leaseLate",
 	"contextIgnored", "contextEverything", "dedupeOff", "noSlack", "sendDelta", "corruptAsNothing", "repairHalf", "failForCertain",
-	"reuseNumbers", "serveExpired", "mergeByTime",
+	"reuseNumbers", "serveExpired", "mergeByTime", "dropUnconfirmed", "dropChanged", "dropDamaged", "confirmEarly",
 }
 
 // String is the mutation's name in test output.

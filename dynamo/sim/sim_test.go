@@ -5,6 +5,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/dynactor/dynactor/dynamo/quorum"
 )
 
 var seeds = flag.Uint64("sim.seeds", 150, "seeds that TestSeeds runs")
@@ -81,6 +83,14 @@ func TestPlansVary(t *testing.T) {
 	}
 }
 
+// sloppy makes hints likely: fallbacks, and nodes that are gone for a while.
+func sloppy(p *plan) {
+	only(faultCrash, faultCut, faultIsolate, faultHeal)(p)
+	p.nodes, p.spares = 5, 2
+	p.properties.Quorum = quorum.Params{N: 3, R: 2, W: 2}
+	p.disk.sync = 5 * time.Millisecond
+}
+
 // TestMutations plants bugs and requires that the checks find each of them
 // within its number of seeds, as a breach of an invariant that it breaks. shape
 // turns the plans towards what the bug needs, where it is rare.
@@ -122,6 +132,13 @@ func TestMutations(t *testing.T) {
 			p.load.timeout = 200 * time.Millisecond
 		}},
 		{mutation: mergeByTime, seeds: 10, breaks: []string{"I3"}},
+		{mutation: dropUnconfirmed, seeds: 200, breaks: []string{"I5"}, shape: sloppy},
+		{mutation: dropChanged, seeds: 200, breaks: []string{"I5"}, shape: sloppy},
+		{mutation: dropDamaged, seeds: 1000, breaks: []string{"I5"}, shape: func(p *plan) {
+			only(faultCorrupt, faultCut, faultIsolate, faultHeal)(p)
+			p.nodes, p.spares, p.load.keys = 4, 0, 1
+		}},
+		{mutation: confirmEarly, seeds: 200, breaks: []string{"I5"}, shape: sloppy},
 	} {
 		t.Run(tc.mutation.String(), func(t *testing.T) {
 			t.Parallel()

@@ -210,6 +210,12 @@ func (v *vnodeShell) handle(turn []envelope) {
 			v.replicate(m, e.from)
 		case *coordinate:
 			v.coordinate(m, e.from)
+		case *keepHint:
+			v.keepHint(m)
+		case *handoffRequest:
+			v.handoff(m, e.from)
+		case *dropHints:
+			v.dropHints(m, e.from)
 		}
 	}
 	v.commit()
@@ -298,6 +304,9 @@ func (v *vnodeShell) coordinate(m *coordinate, from pid) {
 		w.by = from
 		v.made = append(v.made, w)
 		v.set(k, result.Stored)
+		if m.hintFor != "" {
+			v.mark(k, m.hintFor)
+		}
 	}
 	v.applied = append(v.applied, answer{from, prepared{result}})
 	v.acknowledge(answer{from, durable{}}, m.sync)
@@ -320,26 +329,38 @@ func (v *vnodeShell) replicate(m *replicateRequest, from pid) {
 		return
 	}
 	k := &v.n.c.keys[m.key]
-	in, err := version.Decode(m.record)
-	if err != nil {
-		v.n.c.fail("I8", "%s cannot decode the record of %v that it was sent: %v", v.n.id, k.key, err)
-		return
-	}
-	v.n.c.check.canonical(k, in, m.record)
-	stored, err := v.load(k)
-	if err != nil {
+	if !v.take(k, m.record) {
 		v.n.tell(from, failure{codeStorage})
 		return
+	}
+	if m.hintFor != "" {
+		v.mark(k, m.hintFor)
+	}
+	v.acknowledge(answer{from, replicateReply{}}, m.sync)
+}
+
+// take merges an encoded record into what is stored; false if that cannot be
+// read.
+func (v *vnodeShell) take(k *keyInfo, record []byte) bool {
+	in, err := version.Decode(record)
+	if err != nil {
+		v.n.c.fail("I8", "%s cannot decode the record of %v that it was sent: %v", v.n.id, k.key, err)
+		return false
+	}
+	v.n.c.check.canonical(k, in, record)
+	stored, err := v.load(k)
+	if err != nil {
+		return false
 	}
 	merged, changed, err := v.accept(k, stored, in)
 	if err != nil {
 		v.n.c.fail("I1", "%s, %v: %v", v.n.id, k.key, err)
-		return
+		return false
 	}
 	if changed {
 		v.set(k, merged)
 	}
-	v.acknowledge(answer{from, replicateReply{}}, m.sync)
+	return true
 }
 
 // accept merges a record and checks the result.
@@ -415,7 +436,7 @@ func (v *vnodeShell) read(m *readRequest, from pid) {
 	v.n.after(scale(n.c.random.disk.Float64(), n.c.plan.disk.read), func() {
 		b, found, err := n.disk.get(k.stored)
 		if err == nil && !found {
-			n.tell(from, readReply{authoritative: true})
+			n.tell(from, readReply{authoritative: n.owns(k)})
 			return
 		}
 		var rec []byte
