@@ -58,6 +58,9 @@ type Config struct {
 	// CacheMB is the size of the store's caches in MiB: half for the records
 	// used last, half for blocks of its tables.
 	CacheMB int
+	// HintsMB is how much the node keeps for others that cannot be reached, in
+	// MiB; then it refuses to keep more.
+	HintsMB int
 	// TLSCert, TLSKey, TLSCA are files in PEM form; with them, links use TLS
 	// 1.3 and nodes show certificates to each other. All three or none.
 	TLSCert, TLSKey, TLSCA string
@@ -77,6 +80,7 @@ func Default() Config {
 		MaxRequests: 4096,
 		Timeout:     5 * time.Second,
 		CacheMB:     64,
+		HintsMB:     1024,
 		LogLevel:    "info",
 		LogFormat:   "text",
 	}
@@ -198,6 +202,7 @@ func (c Config) checkNumbers(bad func(string, string, ...any)) {
 	within("max-value", c.MaxValue, 1, dynamo.CeilingMaxValue)
 	within("max-requests", c.MaxRequests, 1, 1<<20)
 	within("cache-mb", c.CacheMB, 2, 1<<20)
+	within("hints-mb", c.HintsMB, 0, 1<<20)
 	if q := c.Partitions; q < 1 || q > ring.MaxPartitions || q&(q-1) != 0 {
 		bad("partitions", "%d is not a power of two within 1 to %d", q, ring.MaxPartitions)
 	}

@@ -216,6 +216,7 @@ func (n *Node) startLinks(Options) error {
 func (n *Node) peerUp(p link.Peer) {
 	if p.Role == messages.RoleNode && !p.FoundingOnly {
 		n.linked.set(dynamo.NodeID(p.ID), true)
+		n.actors.PeerUp(dynamo.NodeID(p.ID))
 	}
 }
 
@@ -244,7 +245,7 @@ func (n *Node) startActors(Options) error {
 	n.actors = actors.NewNode(actors.Config{
 		Self: dynamo.NodeID(n.config.Name), System: n.system, Engine: n.engine, Log: n.log,
 		Now:       func() dynamo.Timestamp { return dynamo.Timestamp(time.Now().UnixNano()) },
-		Reachable: n.reachable, MaxValue: n.config.MaxValue, MaxRequests: n.config.MaxRequests, Timeout: n.config.Timeout,
+		HintBytes: int64(n.config.HintsMB) << 20, MaxValue: n.config.MaxValue, MaxRequests: n.config.MaxRequests, Timeout: n.config.Timeout,
 		DigestAbove: digestAbove, ReaderCount: readers, OnDocument: n.onDocument, Founding: f,
 	})
 	n.onStop(n.actors.Stop)
