@@ -32,6 +32,7 @@ type Client struct {
 	links   *link.Links
 	routes  *routes
 	pending *pending
+	budget  *budget
 	front   *actor.PID
 	refresh chan struct{}
 	closed  chan struct{} // closed by Close
@@ -49,7 +50,7 @@ func New(config Config) (*Client, error) {
 	var suffix [8]byte
 	rand.Read(suffix[:]) // never fails: crypto/rand ends the process instead
 	c := &Client{
-		config: config, id: "client-" + hex.EncodeToString(suffix[:]), log: config.Logger, routes: newRoutes(),
+		config: config, id: "client-" + hex.EncodeToString(suffix[:]), log: config.Logger, routes: newRoutes(), budget: newBudget(),
 		refresh: make(chan struct{}, 1), closed: make(chan struct{}),
 	}
 	if c.log == nil {
@@ -285,10 +286,7 @@ func (c *Client) ask(ctx context.Context, node, name string, message any) (answe
 	c.system.Root.RequestWithCustomSender(actor.NewPID(node, name), message, self)
 	select {
 	case got := <-a.done:
-		if err, ok := got.message.(error); ok && errors.Is(err, ErrClosed) {
-			return got, ErrClosed
-		}
-		return got, nil
+		return received(got)
 	case <-ctx.Done():
 		c.pending.drop(self)
 		return answered{node: node}, ctx.Err()

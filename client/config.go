@@ -23,6 +23,10 @@ type Config struct {
 	System *actor.ActorSystem
 	// Timeout bounds a request whose context has no deadline.
 	Timeout time.Duration
+	// HedgeAfter is how long a get waits for a node before it asks another one
+	// too; the first answer counts. At most one get in twenty, over time, is asked
+	// twice. 0 never asks twice.
+	HedgeAfter time.Duration
 	// RingInterval is how often the ring is asked for.
 	RingInterval time.Duration
 	// TLS encrypts; nil is plaintext.
@@ -35,6 +39,7 @@ type Config struct {
 func Default() Config {
 	return Config{
 		Nodes: []string{"127.0.0.1:7800"}, Cluster: "dynactor", Timeout: 5 * time.Second, RingInterval: 10 * time.Second,
+		HedgeAfter: 100 * time.Millisecond,
 	}
 }
 
@@ -53,6 +58,7 @@ func (c Config) Validate() error {
 	}
 	add(c.Cluster == "", "Cluster is empty")
 	add(c.Timeout <= 0, "Timeout is %v, must be positive", c.Timeout)
+	add(c.HedgeAfter < 0, "HedgeAfter is %v, must not be negative", c.HedgeAfter)
 	add(c.RingInterval <= 0, "RingInterval is %v, must be positive", c.RingInterval)
 	return errors.Join(problems...)
 }

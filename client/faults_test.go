@@ -375,3 +375,33 @@ func TestClose(t *testing.T) {
 		}
 	})
 }
+
+// TestHedgedGet: a node answers nothing, though its connection stands. A get that it
+// has is answered by another one.
+func TestHedgedGet(t *testing.T) {
+	proxies := map[string]*proxy{}
+	c := clustertest.Start(t, clustertest.Options{Change: func(config *bootstrap.Config) {
+		p := startProxy(t, config.Listen)
+		proxies[config.Name] = p
+		config.Advertise = p.address()
+	}})
+	cl := connectWith(t, c, func(config *client.Config) {
+		config.Nodes = nil
+		for _, p := range proxies {
+			config.Nodes = append(config.Nodes, p.address())
+		}
+		config.HedgeAfter = 10 * time.Millisecond
+	})
+	b, ctx := cl.Bucket("b"), patient(t)
+	if _, err := b.Put(ctx, "k", []byte("v")); err != nil {
+		t.Fatal(err)
+	}
+	for name, p := range proxies { // any of them may be the one that is asked first
+		p.silence(true)
+		o, err := b.Get(ctx, "k")
+		p.silence(false)
+		if v, oneErr := o.One(); err != nil || oneErr != nil || string(v) != "v" {
+			t.Errorf("with %s silent: %q, %v, %v", name, v, err, oneErr)
+		}
+	}
+}

@@ -67,6 +67,8 @@ type proxy struct {
 	conns map[net.Conn]bool
 	armed bool
 	lost  int
+	// mute swallows answers; heartbeats pass, so that the connection stands.
+	mute bool
 }
 
 // answerBytes is more than a heartbeat or an acknowledgement takes, and less
@@ -115,10 +117,26 @@ func (p *proxy) copy(to, from net.Conn, answers bool) {
 		if answers && n >= answerBytes && p.lose() {
 			return
 		}
+		if answers && n >= answerBytes && p.isMute() {
+			continue
+		}
 		if _, writeErr := to.Write(buf[:n]); err != nil || writeErr != nil {
 			return
 		}
 	}
+}
+
+// silence swallows all answers, or lets them pass again.
+func (p *proxy) silence(on bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.mute = on
+}
+
+func (p *proxy) isMute() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.mute
 }
 
 func (p *proxy) drop(conns ...io.Closer) {

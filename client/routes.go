@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/dynactor/dynactor/actors/link"
 	"github.com/dynactor/dynactor/dynamo"
@@ -18,11 +19,16 @@ type routes struct {
 	mu       sync.RWMutex
 	document *member.Document
 	up       map[string]bool
+	// lateUntil is until when a node comes last, because it kept a request
+	// waiting that another one answered.
+	lateUntil map[string]time.Time
 	// changed is closed and replaced whenever a node comes up.
 	changed chan struct{}
 }
 
-func newRoutes() *routes { return &routes{up: map[string]bool{}, changed: make(chan struct{})} }
+func newRoutes() *routes {
+	return &routes{up: map[string]bool{}, lateUntil: map[string]time.Time{}, changed: make(chan struct{})}
+}
 
 func (r *routes) setUp(node string, up bool) {
 	r.mu.Lock()
@@ -34,6 +40,20 @@ func (r *routes) setUp(node string, up bool) {
 		return
 	}
 	delete(r.up, node)
+	delete(r.lateUntil, node)
+}
+
+// late has a node come last for a while.
+func (r *routes) late(node string, until time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lateUntil[node] = until
+}
+
+// isLate reports whether a node comes last; the lock is held.
+func (r *routes) isLate(node string) bool {
+	until, ok := r.lateUntil[node]
+	return ok && time.Now().Before(until)
 }
 
 func (r *routes) set(doc member.Document) {
@@ -73,7 +93,7 @@ func (r *routes) any() (string, <-chan struct{}) {
 // that the context names, the primaries in the order of the preference list,
 // then the others, which pass the request on. The first primary comes first
 // for all clients, so a key's writes have one coordinator as long as it is up,
-// and its clock stays short.
+// and its clock stays short. Nodes that kept somebody waiting come last.
 func (r *routes) order(key dynamo.Key, c version.Context) []string {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
@@ -102,6 +122,17 @@ func (r *routes) order(key dynamo.Key, c version.Context) []string {
 	rand.Shuffle(len(rest), func(i, j int) { rest[i], rest[j] = rest[j], rest[i] })
 	for _, n := range rest {
 		add(n)
+	}
+	if len(r.lateUntil) > 0 {
+		slices.SortStableFunc(out, func(a, b string) int {
+			switch la, lb := r.isLate(a), r.isLate(b); {
+			case la == lb:
+				return 0
+			case la:
+				return 1
+			}
+			return -1
+		})
 	}
 	return out
 }
