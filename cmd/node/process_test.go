@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -65,10 +66,13 @@ func command(args ...string) *exec.Cmd {
 	return cmd
 }
 
+// log is where its output goes.
+func (p *process) log() string { return filepath.Join(p.dir, p.name+".log") }
+
 // start runs the process; run again after it ended it is a restart.
 func (p *process) start(t *testing.T) {
 	t.Helper()
-	log, err := os.OpenFile(filepath.Join(p.dir, p.name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	log, err := os.OpenFile(p.log(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,9 +114,9 @@ func (p *process) waitReady(t *testing.T) {
 		select {
 		case <-tick.C:
 		case err := <-p.done:
-			t.Fatalf("%s ended: %v\n%s", p.name, err, tail(filepath.Join(p.dir, p.name+".log"), 0))
+			t.Fatalf("%s ended: %v\n%s", p.name, err, tail(p.log(), 0))
 		case <-ctx.Done():
-			t.Fatalf("%s is not ready\n%s", p.name, tail(filepath.Join(p.dir, p.name+".log"), 0))
+			t.Fatalf("%s is not ready\n%s", p.name, tail(p.log(), 0))
 		}
 	}
 }
@@ -218,31 +222,53 @@ func (l *load) note(ctx context.Context, key, value string, err error) {
 // values that failed for certain and are there all the same.
 func (l *load) missing(t *testing.T) (lost, ghosts []string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	keys := slices.Collect(maps.Keys(l.journal))
+	var next atomic.Int64
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for range 16 {
+		wg.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(keys)); i = next.Add(1) - 1 {
+				gone, there, err := l.compare(t.Context(), keys[i])
+				mu.Lock()
+				lost, ghosts = append(lost, gone...), append(ghosts, there...)
+				mu.Unlock()
+				if err != nil {
+					t.Errorf("read %s: %v", keys[i], err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return lost, ghosts
+}
+
+// compare is missing for one key.
+func (l *load) compare(ctx context.Context, key string) (lost, ghosts []string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	for key, values := range l.journal {
-		o, err := l.bucket.Get(ctx, key)
-		if err != nil {
-			t.Fatalf("read %s: %v", key, err)
-		}
-		have := map[string]bool{}
-		for _, v := range o.Values {
-			for _, x := range strings.Split(string(v.Value), ",") {
-				have[x] = true
-			}
-		}
-		for _, v := range values {
-			if !have[v] {
-				lost = append(lost, key+"="+v)
-			}
-		}
-		for v := range have {
-			if l.definite[v] {
-				ghosts = append(ghosts, key+"="+v)
-			}
+	o, err := l.bucket.Get(ctx, key)
+	if err != nil {
+		return nil, nil, err
+	}
+	have := map[string]bool{}
+	for _, v := range o.Values {
+		for _, x := range strings.Split(string(v.Value), ",") {
+			have[x] = true
 		}
 	}
-	return lost, ghosts
+	for _, v := range l.journal[key] {
+		if !have[v] {
+			lost = append(lost, key+"="+v)
+		}
+	}
+	for v := range have {
+		if l.definite[v] {
+			ghosts = append(ghosts, key+"="+v)
+		}
+	}
+	return lost, ghosts, nil
 }
 
 // until waits for a number of acknowledged writes.
