@@ -138,7 +138,11 @@ func (s *Services) failed(sender *actor.PID, message any) {
 func (s *Services) answerFailure(sender *actor.PID, message any, f *messages.Failure) {
 	n, ok := messages.NumberOf(message)
 	info, known := messages.InfoOf(n)
-	_, local := message.(*coordinate)
+	local := false
+	switch message.(type) {
+	case *coordinate, *dropHints:
+		local = true
+	}
 	if local || ok && known && info.Request {
 		s.answer(sender, actor.NewPID(string(s.Self), nameNode), f)
 	}

@@ -159,8 +159,8 @@ func (t *transfersActor) postpone(at slot, why string) {
 	d.pause = min(2*d.pause, transferPauseMax)
 }
 
-// transferActor runs one transfer. Its timers and messages carry the number of
-// the batch that they are about.
+// transferActor runs one transfer. Batches are named by their number, and other
+// messages say in what state they are awaited.
 type transferActor struct {
 	s        *Services
 	at       slot
@@ -174,8 +174,10 @@ type transferActor struct {
 	ended    bool
 }
 
-// batchRead is the outcome of a read of the store.
+// batchRead is the outcome of a read of the store that by asked for: an earlier
+// transfer of the same partition and node has had the same name.
 type batchRead struct {
+	by    *transferActor
 	hints []hint
 	next  []byte
 	bytes int
@@ -190,7 +192,9 @@ type (
 
 func newTransfer(s *Services, at slot, parent *actor.PID) *transferActor {
 	lower, _ := vnode.HintRange(at.node, at.partition)
-	return &transferActor{s: s, at: at, parent: parent, transfer: transfer.New(s.Self, at.node), cursor: lower}
+	// An answer to an earlier transfer, perhaps of before a restart of this node,
+	// finds this one under its name, so numbers are not used twice.
+	return &transferActor{s: s, at: at, parent: parent, transfer: transfer.New(s.Self, at.node, rand.Uint64()>>1), cursor: lower}
 }
 
 // Receive translates messages to events.
@@ -300,14 +304,24 @@ func (a *transferActor) pace() {
 
 // fetch reads the next batch on the pool of readers.
 func (a *transferActor) fetch() {
+	a.arm(&batchDue{transfer.Reading}, transferTimeout) // a read that panics says nothing
 	self, root, s, at, cursor := a.self, a.s.System.Root, a.s, a.at, a.cursor
-	if !s.Readers.Submit(func() { root.Send(self, s.readBatch(at, cursor)) }) {
+	submitted := s.Readers.Submit(func() {
+		m := s.readBatch(at, cursor)
+		m.by = a
+		root.Send(self, m)
+	})
+	if !submitted {
 		a.arm(&batchPause{}, transferPause)
 	}
 }
 
-// read offers what was read.
+// read offers what was read. Once it was offered, nothing may take its place: what
+// is dropped is what lies here.
 func (a *transferActor) read(ctx actor.Context, m *batchRead) {
+	if m.by != a || a.transfer.State() != transfer.Reading {
+		return
+	}
 	if m.err != nil {
 		a.step(ctx, transfer.Broken{Reason: m.err.Error()})
 		return

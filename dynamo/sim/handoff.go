@@ -222,7 +222,7 @@ type transferShell struct {
 
 func (n *node) startTransfer(p dynamo.Partition, intended dynamo.NodeID) {
 	n.next++
-	t := &transferShell{n: n, partition: p, intended: intended, number: n.next, machine: transfer.New(n.id, intended)}
+	t := &transferShell{n: n, partition: p, intended: intended, number: n.next, machine: transfer.New(n.id, intended, 0)}
 	n.requests[t.number] = t
 	n.transfers = append(n.transfers, t)
 	n.c.tracef("%s hands what it keeps for %s in partition %d over", n.id, intended, p)

@@ -148,15 +148,18 @@ type answer struct {
 	reason                 string
 }
 
-// New plans a transfer from self of what it keeps for intended.
-func New(self, intended dynamo.NodeID) *Transfer {
-	return &Transfer{self: self, intended: intended}
+// New plans a transfer from self of what it keeps for intended. The batches are
+// numbered from number + 1 on. Two transfers whose answers may be mixed up, such as
+// one that was given up and the next one of the same partition and node, need
+// numbers of their own: a late answer to the first must confirm nothing here.
+func New(self, intended dynamo.NodeID, number uint64) *Transfer {
+	return &Transfer{self: self, intended: intended, number: number}
 }
 
 // State says what is awaited.
 func (t *Transfer) State() State { return t.state }
 
-// Number is that of the batch that was read last, from 1.
+// Number is that of the batch that was read last.
 func (t *Transfer) Number() uint64 { return t.number }
 
 // Progress is what was done so far.

@@ -74,7 +74,7 @@ func TestPaper_4_6_HintedHandoff(t *testing.T) {
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			m := New(c.self, "c")
+			m := New(c.self, "c", 0)
 			if got := m.Step(abc(1)); len(got) != 0 || m.State() != Ready {
 				t.Errorf("before the start: %s", show(got))
 			}
@@ -100,7 +100,7 @@ func TestDropsOnlyWhatIsSafe(t *testing.T) {
 		nodes := []dynamo.NodeID{"a", "b", "c", "d", "e"}
 		self := rapid.SampledFrom(nodes).Draw(t, "self")
 		intended := rapid.SampledFrom(slices.DeleteFunc(slices.Clone(nodes), func(n dynamo.NodeID) bool { return n == self })).Draw(t, "intended")
-		m := New(self, intended)
+		m := New(self, intended, 0)
 		var batch Batch
 		var number uint64
 		answers := map[dynamo.NodeID]Event{}
