@@ -94,6 +94,9 @@ type keepHint struct {
 	n        int
 	position [16]byte
 	node     dynamo.NodeID
+	// hintFor is the primary that this node stands in for itself, whose hint has
+	// the record; empty when it is one.
+	hintFor dynamo.NodeID
 }
 
 // hint is one record that is kept, as it was read from the store.
@@ -206,20 +209,30 @@ func (v *vnodeActor) replicateHint(req messages.Replicate, position [16]byte, sy
 	v.write.acknowledge(answer{sender, &messages.ReplicateReply{}}, sync)
 }
 
-// keepHint notes that another replica lacks what this one has.
+// keepHint notes that another replica lacks what this node has: by a mark where
+// it is a replica itself, else by a copy of the record.
 func (v *vnodeActor) keepHint(m *keepHint) {
 	if v.status != vnodeServing {
 		return // the record that it stands for was not written here either
 	}
+	var rec version.Record
+	if !v.owns(m.n) {
+		s, _, _, err := v.stored(v.hintKey(m.hintFor, m.n, m.position, m.key))
+		if rec = s.Record; err != nil || rec.IsZero() {
+			return // handed over by now, to all that could be reached
+		}
+	}
 	key := v.hintKey(m.node, m.n, m.position, m.key)
 	have, size, there, err := v.stored(key)
-	if err != nil || there && have.IsZero() || v.full(len(key)) != nil {
+	if err != nil || there && rec.IsZero() {
 		return // anti-entropy finds what no hint tells of
 	}
-	if !there {
-		v.s.Counters.Hints.Add(1)
-		v.setHint(m.node, key, vnode.Stored{}, size)
+	kept, changed, err := v.state.Accept(have, rec)
+	if err != nil || there && !changed || v.full(len(key)+len(version.Append(nil, rec))) != nil {
+		return
 	}
+	v.s.Counters.Hints.Add(1)
+	v.setHint(m.node, key, kept, size)
 }
 
 // dropHints removes what was handed over and is as it was then.

@@ -210,6 +210,30 @@ func TestFallbackCoordinates(t *testing.T) {
 	}
 }
 
+// TestFallbackKeepsForOthersToo: a fallback that coordinates keeps its record also
+// for a primary that nobody else stands in for.
+func TestFallbackKeepsForOthersToo(t *testing.T) {
+	x := startSloppy(t, nil, nil)
+	name, _, primaries := x.key(false, 0)
+	for _, node := range primaries {
+		x.opinions.set(node, true)
+		x.peers.Handle(string(node), nil)
+	}
+	x.put(putOf(name, "v", nil))
+	actortest.Eventually(t, "hints for two", func() bool { return x.hintsOf().Records == 2 })
+	lower, upper := vnode.Hints()
+	err := x.engine.Scan(lower, upper, func(key, value []byte) bool {
+		node, _, _ := vnode.ParseHintKey(key)
+		if s, err := vnode.DecodeStored(key, value); err != nil || len(s.Record.Versions) != 1 {
+			t.Errorf("for %s: %v, %v", node, s.Record, err)
+		}
+		return true
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestHandoff: when the node is back, it gets what was kept for it, and nothing is
 // kept any more; also after a restart of the one that keeps.
 func TestHandoff(t *testing.T) {

@@ -2,6 +2,7 @@ package actors
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -94,7 +95,7 @@ func (a *putActor) run(ctx actor.Context, effects []request.Effect) {
 			ctx.Request(on(e.Replica.Node, vnodeName(a.plan.partition)), a.replication(e))
 		case request.KeepHint:
 			ctx.Send(on(a.s.Self, vnodeName(a.plan.partition)), &keepHint{
-				key: a.plan.key, n: a.plan.params.N, position: a.plan.position.Bytes(), node: e.For,
+				key: a.plan.key, n: a.plan.params.N, position: a.plan.position.Bytes(), node: e.For, hintFor: a.s.standsFor(a.plan),
 			})
 		case request.Reply:
 			a.replied(e.Result)
@@ -175,4 +176,14 @@ func refusal(err error) *messages.Failure {
 		return f
 	}
 	return messages.Fail(code, "%v", err)
+}
+
+// standsFor is the primary in whose place this node takes part in a request, empty
+// when it is one itself.
+func (s *Services) standsFor(p plan) dynamo.NodeID {
+	i := slices.IndexFunc(p.candidates, func(r dynamo.Replica) bool { return r.Node == s.Self })
+	if i < 0 {
+		return ""
+	}
+	return p.candidates[i].For
 }

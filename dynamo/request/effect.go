@@ -42,7 +42,7 @@ type Replicate struct {
 }
 
 // KeepHint has the local vnode, which holds the record, remember that a primary
-// lacks it: it did not confirm, and nobody stands in for it. No answer is
+// lacks it: neither it nor one that stands in for it confirmed. No answer is
 // expected.
 type KeepHint struct{ For dynamo.NodeID }
 

@@ -254,19 +254,37 @@ func (p *Put) stop() []Effect {
 	return p.effects
 }
 
-// hint remembers the primaries that did not confirm what was written, unless a
-// fallback that did keeps it for them (§ 4.6).
+// hint remembers the primaries for which nobody confirmed what was written,
+// neither they nor a fallback that keeps it for them (§ 4.6).
 func (p *Put) hint() {
 	for i := range p.places.list {
-		x := &p.places.list[i]
-		if x.replica.Role != dynamo.Primary || x.stage == answered || x.stage == spare || x.replica.Node == p.cfg.Local {
-			continue
-		}
-		kept := slices.ContainsFunc(p.places.list, func(y place) bool { return y.replica.For == x.replica.Node && y.stage == answered })
-		if !kept {
-			p.emit(KeepHint{x.replica.Node})
+		owner := p.lacking(&p.places.list[i])
+		again := slices.ContainsFunc(p.places.list[:i], func(y place) bool { return p.lacking(&y) == owner })
+		if owner != "" && !again {
+			p.emit(KeepHint{owner})
 		}
 	}
+}
+
+// lacking is the primary whose copy another node was asked to keep, itself or in
+// its place, and that nobody keeps; empty if there is none.
+func (p *Put) lacking(x *place) dynamo.NodeID {
+	if x.stage == spare || x.stage == answered || x.replica.Node == p.cfg.Local {
+		return ""
+	}
+	primary := owner(x.replica)
+	if slices.ContainsFunc(p.places.list, func(y place) bool { return y.stage == answered && owner(y.replica) == primary }) {
+		return ""
+	}
+	return primary
+}
+
+// owner is the primary whose copy a replica keeps.
+func owner(r dynamo.Replica) dynamo.NodeID {
+	if r.Role == dynamo.Fallback {
+		return r.For
+	}
+	return r.Node
 }
 
 func (p *Put) emit(e Effect) { p.effects = append(p.effects, e) }

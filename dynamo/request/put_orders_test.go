@@ -205,17 +205,23 @@ func (x *putRun) absorb(effects []Effect) {
 	}
 }
 
-// checkHints: at the end every primary that was asked and did not confirm has a
-// hint, at a fallback that confirmed or here; nobody else has one here.
+// checkHints: at the end every primary that was to get the write, itself or by a
+// fallback, has a hint here unless one of them confirmed; nobody else has one.
 func (x *putRun) checkHints(hinted map[dynamo.NodeID]bool) {
+	asked, kept := map[dynamo.NodeID]bool{}, map[dynamo.NodeID]bool{}
 	for _, c := range x.cfg.Candidates {
-		kept := false
-		for node, owner := range x.hints {
-			kept = kept || owner == c.Node && x.durable[node]
+		owner := c.Node
+		if c.Role == dynamo.Fallback {
+			if owner = x.hints[c.Node]; c.Node == x.cfg.Local {
+				owner = c.For
+			}
 		}
-		want := x.sent[c.Node] && c.Role == dynamo.Primary && !x.durable[c.Node] && !kept
-		if hinted[c.Node] != want {
-			x.fatalf("hint for %s: %v, want %v", c.Node, hinted[c.Node], want)
+		asked[owner] = asked[owner] || x.sent[c.Node]
+		kept[owner] = kept[owner] || x.durable[c.Node]
+	}
+	for owner := range asked {
+		if want := owner != "" && asked[owner] && !kept[owner]; hinted[owner] != want {
+			x.fatalf("hint for %s: %v, want %v", owner, hinted[owner], want)
 		}
 	}
 }

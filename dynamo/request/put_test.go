@@ -119,6 +119,18 @@ func TestPrimariesOfPut(t *testing.T) {
 	expect(t, newPut(t, cfg), nil, "reply unavailable, not attempted: 0 of 3 answered, 0 of 3 primaries; c: unreachable", "stop")
 }
 
+// TestFallbackThatDoesNotConfirm: when the quorum is met without one that stands
+// in for a primary which was down from the start, the coordinator remembers that
+// this one lacks the write.
+func TestFallbackThatDoesNotConfirm(t *testing.T) {
+	p := newPut(t, PutConfig{Params: params(3, 2, 2, 0, 0), Candidates: replicas("a b d>c e>"), Local: "a"})
+	start(p)
+	p.Step(now, prepared())
+	p.Step(now, Durable{"a"})
+	p.Step(now, Durable{"b"})
+	expect(t, p, Fail{From: "d", Reason: Overloaded}, "keep hint for c", "stop")
+}
+
 // TestKnownRetry: a retry that the vnode recognises is replicated again, for the
 // first attempt may have reached nobody else.
 func TestKnownRetry(t *testing.T) {
