@@ -36,7 +36,8 @@ func (c *HintCount) add(o HintCount) {
 }
 
 // hintTable counts what this node keeps for others (§ 4.6). The store is the
-// truth; the table is counted from it at the start and follows it.
+// truth; the table is counted from it at the start and goes ahead of it by what
+// vnodes are about to commit.
 type hintTable struct {
 	mu    sync.Mutex
 	rows  map[slot]HintCount
@@ -161,12 +162,26 @@ func (v *vnodeActor) hintKey(node dynamo.NodeID, n int, position [16]byte, key d
 func (v *vnodeActor) setHint(node dynamo.NodeID, key []byte, s vnode.Stored, was HintCount) {
 	is := hintSize(key, vnode.AppendStored(nil, key, s))
 	v.write.set(key, s)
-	v.write.hinted = append(v.write.hinted, hintChange{
-		slot{node, v.partition}, HintCount{Records: is.Records - was.Records, Bytes: is.Bytes - was.Bytes},
-	})
+	v.countHint(node, HintCount{Records: is.Records - was.Records, Bytes: is.Bytes - was.Bytes})
 }
 
-// hintChange is what a turn's commit changes of the table.
+// countHint changes the table at once, so that the bound holds within a turn and
+// among vnodes, and so that who hears that a hint is kept or gone finds it so.
+func (v *vnodeActor) countHint(node dynamo.NodeID, c HintCount) {
+	at := slot{node, v.partition}
+	v.s.hints.add(at, c)
+	v.write.hinted = append(v.write.hinted, hintChange{at, c})
+}
+
+// uncountHints takes back what a turn has changed that was not committed.
+func (v *vnodeActor) uncountHints() {
+	for _, h := range v.write.hinted {
+		v.s.hints.add(h.at, HintCount{Records: -h.count.Records, Bytes: -h.count.Bytes})
+	}
+	v.write.hinted = v.write.hinted[:0]
+}
+
+// hintChange is what a turn changes of the table.
 type hintChange struct {
 	at    slot
 	count HintCount
@@ -271,7 +286,7 @@ func (v *vnodeActor) dropHint(h *hint) (dropped bool, err error) {
 	}
 	node, _, _ := vnode.ParseHintKey(h.key)
 	v.write.drop(h.key)
-	v.write.hinted = append(v.write.hinted, hintChange{slot{node, v.partition}, HintCount{Records: -1, Bytes: -size.Bytes}})
+	v.countHint(node, HintCount{Records: -1, Bytes: -size.Bytes})
 	return true, nil
 }
 

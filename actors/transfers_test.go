@@ -2,6 +2,7 @@ package actors
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -9,6 +10,7 @@ import (
 	"github.com/dynactor/dynactor/dynamo"
 	"github.com/dynactor/dynactor/dynamo/vnode"
 	"github.com/dynactor/dynactor/messages"
+	"github.com/dynactor/dynactor/storage/memory"
 )
 
 // hinted is a rig whose n1 keeps a hint of a key for a replica that takes what is
@@ -111,5 +113,57 @@ func TestReadOfEarlierTransfer(t *testing.T) {
 	second := x.next() // the hint that the first batch had not
 	if records := second.Message.(*messages.HandoffRequest).GetRecords(); len(records) != 1 || string(records[0].GetKey()) != name {
 		t.Errorf("handed over next: %v", records)
+	}
+}
+
+// TestHintsOfOneTurn: the bound holds for what a vnode takes in one turn too, and
+// a turn that is not committed leaves nothing in the table, which would be looked
+// for in vain for ever.
+func TestHintsOfOneTurn(t *testing.T) {
+	const bound = 2000
+	for what, disturb := range map[string]func(*rig, func(actor byte, value string)){
+		"all are committed":  func(*rig, func(byte, string)) {},
+		"the commit fails":   func(r *rig, _ func(byte, string)) { r.engine.FailCommits(errTest) },
+		"the vnode restarts": func(_ *rig, send func(byte, string)) { send(1, "one"); send(1, "another under the same dot") },
+	} {
+		t.Run(what, func(t *testing.T) {
+			g := newGate(memory.New())
+			x := startSloppy(t, g, func(c *Config) { c.HintBytes = bound })
+			_, p, primaries := x.key(false, 0)
+			x.opinions.set(primaries[0], true)
+			sent := 0
+			send := func(name string, actor byte, value string) {
+				m := replicateOf(p, name, elsewhere(t, actor, value), true)
+				m.HintFor = string(primaries[0])
+				x.probe.Ask(on("n1", vnodeName(p)), m)
+				sent++
+			}
+			var names []string
+			for i := 0; len(names) < 20; i++ {
+				if name, at, _ := x.key(false, i); at == p {
+					names = append(names, name)
+				}
+			}
+			g.shut()
+			send(names[0], 1, "v")
+			<-g.waiting
+			for _, name := range names[1:] { // all in one turn
+				send(name, 1, strings.Repeat("v", 300))
+			}
+			disturb(x.rig, func(actor byte, value string) { send(names[0], actor, value) })
+			g.release()
+			actortest.Eventually(t, "all are answered", func() bool { return len(x.probe.All()) >= sent })
+			x.engine.Heal()
+			x.ready()
+			stored := HintCount{}
+			lower, upper := vnode.Hints()
+			err := x.engine.Scan(lower, upper, func(key, value []byte) bool { stored.add(hintSize(key, value)); return true })
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := x.hintsOf(); got != stored || got.Records == 0 || got.Bytes > bound {
+				t.Errorf("the table says %+v, the store has %+v, the bound is %d bytes", got, stored, bound)
+			}
+		})
 	}
 }

@@ -307,6 +307,7 @@ func (v *vnodeActor) release(f *messages.Failure) {
 func (v *vnodeActor) abandon() {
 	v.waiting.all, v.turn = slices.Concat(v.turn, v.waiting.all), nil
 	v.release(messages.Fail(messages.CodeInternal, "partition %d on %s restarts or stops", v.partition, v.s.Self))
+	v.uncountHints()
 	if v.write.batch != nil {
 		v.write.batch.Discard()
 		v.write.batch = nil

@@ -30,8 +30,8 @@ type writeBatch struct {
 	// askers are who has a write in the turn, once for each.
 	askers []*actor.PID
 	engine storage.Engine
-	// hinted are the hints that the turn adds and drops; dropped are the keys of
-	// the latter.
+	// hinted is how the turn has changed the table of hints; dropped are the keys
+	// of those that it drops.
 	hinted             []hintChange
 	dropped            map[string]bool
 	key, object, value []byte // buffers
@@ -239,9 +239,7 @@ func (v *vnodeActor) commit() {
 			return
 		}
 	}
-	for _, h := range w.hinted {
-		v.s.hints.add(h.at, h.count)
-	}
+	w.hinted = w.hinted[:0] // is committed
 	for _, a := range w.applied {
 		v.s.answer(a.to, v.self, a.message)
 	}
@@ -251,6 +249,7 @@ func (v *vnodeActor) commit() {
 // uncommitted answers everybody of a turn whose batch was not applied.
 func (v *vnodeActor) uncommitted(err error) {
 	failure := messages.Fail(messages.CodeStorage, "partition %d on %s: %v", v.partition, v.s.Self, err)
+	v.uncountHints()
 	v.fail("commit", err) // first, so that health says so before the answers do
 	for _, to := range v.write.askers {
 		v.s.answer(to, v.self, failure)
