@@ -30,7 +30,9 @@ type peerTable struct {
 
 // noticed counts since the detector last looked.
 type noticed struct {
-	answers, micros, missed atomic.Int64
+	// answers in all, written those to writes that the disk has; missed in all,
+	// unwritten those that were writes.
+	answers, written, micros, missed, unwritten atomic.Int64
 }
 
 type opinion struct {
@@ -46,19 +48,27 @@ func (t *peerTable) of(node dynamo.NodeID) *noticed {
 	return n.(*noticed)
 }
 
-// answered notes that a node answered a request in so long.
-func (s *Services) answered(node dynamo.NodeID, took time.Duration) {
+// answered notes that a node answered a request in so long; written, that it did
+// so because its disk has a write.
+func (s *Services) answered(node dynamo.NodeID, took time.Duration, written bool) {
 	if node != s.Self {
 		n := s.peers.of(node)
+		if written {
+			n.written.Add(1)
+		}
 		n.micros.Add(took.Microseconds())
 		n.answers.Add(1)
 	}
 }
 
 // missed notes that a node left a request unanswered.
-func (s *Services) missed(node dynamo.NodeID) {
+func (s *Services) missed(node dynamo.NodeID, write bool) {
 	if node != s.Self {
-		s.peers.of(node).missed.Add(1)
+		n := s.peers.of(node)
+		if write {
+			n.unwritten.Add(1)
+		}
+		n.missed.Add(1)
 	}
 }
 
@@ -136,7 +146,11 @@ func (d *detectorActor) Receive(ctx actor.Context) {
 	switch m := ctx.Message().(type) {
 	case *actor.Started:
 		d.self = ctx.Self()
-		for _, node := range d.s.links() { // up before this actor, or its restart
+		up := d.s.links() // before this actor, or its restart
+		// What an instance before it thought of others nobody would ever correct: a
+		// link that broke meanwhile is not news to one that knows of none.
+		d.s.peers.opinions.Store(nil)
+		for _, node := range up {
 			d.step(ctx, detector.Linked{Node: node})
 		}
 		d.arm()
@@ -174,18 +188,28 @@ func (d *detectorActor) arm() { d.timer = d.s.Wheel.Send(d.self, &look{}, detect
 // look feeds what requests have noticed since the last time.
 func (d *detectorActor) look(ctx actor.Context) {
 	d.s.peers.noticed.Range(func(key, value any) bool {
-		node, n := key.(dynamo.NodeID), value.(*noticed)
-		answers, micros, missed := n.answers.Swap(0), n.micros.Swap(0), n.missed.Swap(0)
-		if answers > 0 {
-			d.step(ctx, detector.Answered{Node: node, Took: time.Duration(micros/answers) * time.Microsecond})
-			return true
-		}
-		for range min(missed, 10) {
-			d.step(ctx, detector.Missed{Node: node})
-		}
+		d.feed(ctx, key.(dynamo.NodeID), value.(*noticed))
 		return true
 	})
 	d.step(ctx, detector.Tick{})
+}
+
+// feed tells what was noticed of one node. What it did answer weighs more than
+// what it did not; but reads that it answers from memory do not excuse writes that
+// its disk does not take.
+func (d *detectorActor) feed(ctx actor.Context, node dynamo.NodeID, n *noticed) {
+	answers, written, micros := n.answers.Swap(0), n.written.Swap(0), n.micros.Swap(0)
+	missed, unwritten := n.missed.Swap(0), n.unwritten.Swap(0)
+	if answers > 0 {
+		d.step(ctx, detector.Answered{Node: node, Took: time.Duration(micros/answers) * time.Microsecond, Memory: written == 0})
+		missed = unwritten
+	}
+	if written > 0 {
+		return
+	}
+	for i := range min(missed, 10) {
+		d.step(ctx, detector.Missed{Node: node, Write: i < unwritten})
+	}
 }
 
 func (d *detectorActor) step(ctx actor.Context, e detector.Event) {

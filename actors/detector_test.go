@@ -1,12 +1,16 @@
 package actors
 
 import (
+	"slices"
+	"sync/atomic"
 	"testing"
 
 	"github.com/dynactor/dynactor/actors/actortest"
 	"github.com/dynactor/dynactor/dynamo"
 	"github.com/dynactor/dynactor/dynamo/detector"
 	"github.com/dynactor/dynactor/messages"
+	"github.com/dynactor/dynactor/storage"
+	"github.com/dynactor/dynactor/storage/memory"
 )
 
 // detecting is a rig with its own failure detector.
@@ -58,6 +62,74 @@ func TestSuspectedNodeIsProbed(t *testing.T) {
 	m := <-probes
 	r.peers.Answer(m, &messages.ProbeReply{Number: m.Message.(*messages.ProbeRequest).GetNumber()})
 	actortest.Eventually(t, "n2 is up again", func() bool { return r.s.reachable("n2") })
+}
+
+// TestReadsDoNotExcuseWrites: a node that answers reads, from memory, but no writes
+// is suspected.
+func TestReadsDoNotExcuseWrites(t *testing.T) {
+	r := detecting(t, 3)
+	r.replicas("n3")
+	r.peers.Handle("n2", func(m actortest.Received) {
+		if _, ok := m.Message.(*messages.ReadRequest); ok {
+			r.peers.Answer(m, &messages.ReadReply{Authoritative: true})
+		}
+	})
+	r.up("n2", "n3")
+	for range 3 {
+		r.put(putOf("k", "v", nil))
+	}
+	actortest.Eventually(t, "n2 is suspected", func() bool {
+		r.shown("k")
+		return r.s.opinion("n2").opinion == detector.Suspected
+	})
+}
+
+// TestSilentCoordinatorIsSuspected: one that writes are passed on to, and that
+// does not answer, is noticed too.
+func TestSilentCoordinatorIsSuspected(t *testing.T) {
+	r := start(t, setup{nodes: 5, partitions: 16, change: func(c *Config) { c.Reachable = nil }})
+	x := sloppy{rig: r}
+	name, _, primaries := x.key(false, 0)
+	for _, node := range primaries {
+		r.peers.Handle(string(node), func(actortest.Received) {})
+		r.up(string(node))
+	}
+	for range 3 {
+		m := putOf(name, "v", nil)
+		m.TimeoutMs = 20
+		if f, ok := r.ask(m).(*messages.Failure); !ok || f.GetCode() != messages.CodeUnknown {
+			t.Fatalf("put: %v", f)
+		}
+	}
+	actortest.Eventually(t, "one is suspected", func() bool {
+		return slices.ContainsFunc(primaries, func(n dynamo.NodeID) bool { return r.s.opinion(n).opinion == detector.Suspected })
+	})
+}
+
+// panicky is an engine that panics when it is to write.
+type panicky struct {
+	storage.Engine
+	on atomic.Bool
+}
+
+func (e *panicky) NewBatch() storage.Batch {
+	if e.on.CompareAndSwap(true, false) {
+		panic("the test's engine")
+	}
+	return e.Engine.NewBatch()
+}
+
+// TestDetectorRestarts: a node whose link broke while the detector fell over is
+// not taken for one that is up.
+func TestDetectorRestarts(t *testing.T) {
+	engine := &panicky{Engine: memory.New()}
+	r := start(t, setup{nodes: 2, engine: engine, change: func(c *Config) { c.Reachable = nil }})
+	r.up("n2")
+	engine.on.Store(true)
+	r.probe.Ask(on("n1", nameDetector), &messages.ProbeRequest{Number: 1})
+	actortest.Next[*messages.Failure](t, r.probe)
+	r.node.PeerDown("n2")
+	actortest.Eventually(t, "n2 is down", func() bool { return !r.s.reachable("n2") })
 }
 
 // TestProbeShowsTheDisk: a probe is answered once a write is durable, and all that

@@ -76,6 +76,7 @@ func (a *forwardActor) Receive(ctx actor.Context) {
 			a.finish(ctx, messages.Fail(messages.CodeUnknown, "the connection to %s broke; the write may still appear", m.node))
 		}
 	case *deadline:
+		a.noticeSilence(true, a.asked)
 		a.finish(ctx, messages.Fail(messages.CodeUnknown, "no answer in time from a node that may coordinate the write"))
 	case *actor.Stopping:
 		a.fail(messages.Fail(messages.CodeUnknown, "the write failed on %s; it may still appear", a.s.Self))

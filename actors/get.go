@@ -72,7 +72,7 @@ func (a *getActor) step(ctx actor.Context, e request.Event) { a.run(ctx, a.get.S
 // failure of that replica.
 func (a *getActor) answer(ctx actor.Context, m *messages.ReadReply) request.Event {
 	node := from(ctx)
-	a.s.answered(node, time.Since(a.started))
+	a.s.answered(node, time.Since(a.started), false)
 	found := true
 	if len(m.GetRecord()) == 0 || !bytes.Equal(m.GetRecord(), a.same) {
 		var err error
@@ -125,7 +125,7 @@ func (a *getActor) run(ctx actor.Context, effects []request.Effect) {
 		case request.Arm:
 			a.arm(ctx, e)
 		case request.Stop:
-			a.noticeSilence(a.get.Silent())
+			a.noticeSilence(false, a.get.Silent()...)
 			a.end(ctx)
 		}
 	}
@@ -257,9 +257,9 @@ func (x *exchange) end(ctx actor.Context) {
 }
 
 // noticeSilence tells the failure detector who did not answer.
-func (x *exchange) noticeSilence(nodes []dynamo.NodeID) {
+func (x *exchange) noticeSilence(write bool, nodes ...dynamo.NodeID) {
 	for _, node := range nodes {
-		x.s.missed(node)
+		x.s.missed(node, write)
 	}
 }
 

@@ -54,7 +54,7 @@ func (a *putActor) Receive(ctx actor.Context) {
 	case *refused:
 		a.step(ctx, request.Refused{Err: m.err, Unknown: errors.Is(m.err, vnode.ErrUnknown)})
 	case *messages.ReplicateReply:
-		a.s.answered(from(ctx), time.Since(a.replicated))
+		a.s.answered(from(ctx), time.Since(a.replicated), a.plan.properties.Durability == dynamo.DurabilityAll)
 		a.step(ctx, request.Durable{From: from(ctx)})
 	case *messages.Failure:
 		a.step(ctx, request.Fail{From: from(ctx), Reason: reason(m)})
@@ -102,7 +102,7 @@ func (a *putActor) run(ctx actor.Context, effects []request.Effect) {
 		case request.Arm:
 			a.arm(ctx, e)
 		case request.Stop:
-			a.noticeSilence(a.put.Silent())
+			a.noticeSilence(true, a.put.Silent()...)
 			a.end(ctx)
 		}
 	}

@@ -6,7 +6,7 @@
 // and its return ends it, after a pause if the node has come and gone often. A
 // node whose link stands while it leaves requests unanswered is suspected: its
 // disk may hang. Probes, which a node answers only after its disk has taken a
-// write, decide about it. A node that answers, but much later than the others,
+// write, decide about it; what it answers from memory says nothing of its disk. A node that answers, but much later than the others,
 // is slow: it is asked like before, but not preferred.
 //
 // Times are on a clock of the caller that only moves forward.
@@ -89,9 +89,15 @@ type (
 	Answered struct {
 		Node dynamo.NodeID
 		Took time.Duration
+		// Memory: the disk had no part in it, perhaps, as in a read.
+		Memory bool
 	}
 	// Missed: the node left a request unanswered until its time was over.
-	Missed struct{ Node dynamo.NodeID }
+	Missed struct {
+		Node dynamo.NodeID
+		// Write: it was one that is answered when the disk has it.
+		Write bool
+	}
 	// ProbeAnswered: the node answered the probe with this number.
 	ProbeAnswered struct {
 		Node   dynamo.NodeID
@@ -146,7 +152,9 @@ type node struct {
 	opinion Opinion
 	slow    bool
 	linked  bool
-	misses  int
+	// misses is how many requests in a row were left unanswered; unwritten is how
+	// many of them were writes.
+	misses, unwritten int
 	// breaks are the times of the last breaks of the link, oldest first.
 	breaks []time.Duration
 	// until is the end of the pause after flapping.
@@ -217,9 +225,9 @@ func (d *Detector) Step(now time.Duration, e Event) []Effect {
 	case Unlinked:
 		d.unlinked(now, d.node(e.Node))
 	case Answered:
-		d.answered(now, d.nodes[e.Node], e.Took)
+		d.answered(now, d.nodes[e.Node], e)
 	case Missed:
-		d.missed(now, d.nodes[e.Node])
+		d.missed(now, d.nodes[e.Node], e.Write)
 	case ProbeAnswered:
 		d.probed(now, d.nodes[e.Node], e.Number)
 	case Forgotten:
@@ -242,7 +250,7 @@ func (d *Detector) node(id dynamo.NodeID) *node {
 // linked believes a node that comes back at once, for its hello is a sign of
 // life; one that flaps must stay for a while first.
 func (d *Detector) linked(now time.Duration, n *node) {
-	n.linked, n.misses = true, 0
+	n.linked, n.misses, n.unwritten = true, 0, 0
 	if now < n.until {
 		d.set(n, Suspected, false)
 		return
@@ -283,14 +291,19 @@ func doubled(d time.Duration, times int, limit time.Duration) time.Duration {
 	return min(d, limit)
 }
 
-// answered is a sign of life of the whole way, disk included: it clears a
-// suspicion, but not the pause of one that flaps.
-func (d *Detector) answered(now time.Duration, n *node, took time.Duration) {
+// answered is a sign of life. It clears a suspicion, but not the pause of one
+// that flaps; and a suspicion that writes have raised only if the disk had a part
+// in the answer.
+func (d *Detector) answered(now time.Duration, n *node, e Answered) {
 	if n == nil || !n.linked {
 		return // late, from a connection that has ended
 	}
-	n.misses = 0
-	d.measure(n, took)
+	d.measure(n, e.Took)
+	if n.misses = 0; e.Memory && n.unwritten > 0 {
+		n.misses = n.unwritten
+		return
+	}
+	n.unwritten = 0
 	if n.opinion == Suspected && now >= n.until {
 		n.probing = 0
 		d.set(n, Up, n.slow)
@@ -305,9 +318,12 @@ func (d *Detector) measure(n *node, took time.Duration) {
 	n.usual += (took - n.usual) / time.Duration(n.samples)
 }
 
-func (d *Detector) missed(now time.Duration, n *node) {
+func (d *Detector) missed(now time.Duration, n *node, write bool) {
 	if n == nil || !n.linked {
 		return
+	}
+	if write {
+		n.unwritten++
 	}
 	if n.misses++; n.misses < d.cfg.Misses || n.opinion != Up {
 		return
@@ -331,7 +347,7 @@ func (d *Detector) probed(now time.Duration, n *node, number uint64) {
 	took := now - n.sent
 	n.next = now + d.cfg.SlowProbe
 	n.probing = 0
-	d.answered(now, n, took)
+	d.answered(now, n, Answered{Node: n.id, Took: took})
 }
 
 func (d *Detector) tick(now time.Duration) {

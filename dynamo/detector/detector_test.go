@@ -84,13 +84,13 @@ func TestSuspicion(t *testing.T) {
 	t.Run("cleared by a probe", func(t *testing.T) {
 		run(t, []step{
 			{0, Linked{"a"}, "a up"},
-			{1 * ms, Missed{"a"}, ""},
-			{2 * ms, Missed{"a"}, ""},
+			{1 * ms, Missed{Node: "a"}, ""},
+			{2 * ms, Missed{Node: "a"}, ""},
 			{3 * ms, answer("a", ms), ""}, // counts from the beginning
-			{4 * ms, Missed{"a"}, ""},
-			{5 * ms, Missed{"a"}, ""},
-			{6 * ms, Missed{"a"}, "a suspected, probe a 1"},
-			{7 * ms, Missed{"a"}, ""},
+			{4 * ms, Missed{Node: "a"}, ""},
+			{5 * ms, Missed{Node: "a"}, ""},
+			{6 * ms, Missed{Node: "a"}, "a suspected, probe a 1"},
+			{7 * ms, Missed{Node: "a"}, ""},
 			{40 * ms, Tick{}, ""}, // the probe is out
 			{56 * ms, Tick{}, ""}, // it is over; the next one at +100
 			{100 * ms, Tick{}, ""},
@@ -106,22 +106,38 @@ func TestSuspicion(t *testing.T) {
 	t.Run("cleared by an answer", func(t *testing.T) {
 		run(t, []step{
 			{0, Linked{"a"}, "a up"},
-			{1 * ms, Missed{"a"}, ""},
-			{2 * ms, Missed{"a"}, ""},
-			{3 * ms, Missed{"a"}, "a suspected, probe a 1"},
+			{1 * ms, Missed{Node: "a"}, ""},
+			{2 * ms, Missed{Node: "a"}, ""},
+			{3 * ms, Missed{Node: "a"}, "a suspected, probe a 1"},
 			{4 * ms, answer("a", ms), "a up"},
 			{5 * ms, ProbeAnswered{"a", 1}, ""},
+		})
+	})
+	t.Run("of its disk is not cleared by what it has in memory", func(t *testing.T) {
+		read := Answered{Node: "a", Took: ms, Memory: true}
+		run(t, []step{
+			{0, Linked{"a"}, "a up"},
+			{1 * ms, Missed{Node: "a", Write: true}, ""},
+			{2 * ms, read, ""},
+			{3 * ms, Missed{Node: "a", Write: true}, ""},
+			{4 * ms, Missed{Node: "a"}, "a suspected, probe a 1"},
+			{5 * ms, read, ""},
+			{6 * ms, ProbeAnswered{"a", 1}, "a up"},
+			{7 * ms, Missed{Node: "a"}, ""},
+			{8 * ms, Missed{Node: "a"}, ""},
+			{9 * ms, Missed{Node: "a"}, "a suspected, probe a 2"},
+			{10 * ms, read, "a up"}, // only reads were missed
 		})
 	})
 	t.Run("ended by a broken link", func(t *testing.T) {
 		run(t, []step{
 			{0, Linked{"a"}, "a up"},
-			{1 * ms, Missed{"a"}, ""},
-			{2 * ms, Missed{"a"}, ""},
-			{3 * ms, Missed{"a"}, "a suspected, probe a 1"},
+			{1 * ms, Missed{Node: "a"}, ""},
+			{2 * ms, Missed{Node: "a"}, ""},
+			{3 * ms, Missed{Node: "a"}, "a suspected, probe a 1"},
 			{4 * ms, Unlinked{"a"}, "a down"},
 			{5 * ms, ProbeAnswered{"a", 1}, ""},
-			{6 * ms, Missed{"a"}, ""},
+			{6 * ms, Missed{Node: "a"}, ""},
 			{900 * ms, Tick{}, ""},
 		})
 	})
@@ -224,7 +240,7 @@ func TestStatus(t *testing.T) {
 		{0, Linked{"a"}, "a up"},
 		{1 * ms, answer("b", 4*ms), ""},
 		{2 * ms, Unlinked{"a"}, "a down"},
-		{3 * ms, Missed{"b"}, ""},
+		{3 * ms, Missed{Node: "b"}, ""},
 	})
 	want := []Status{
 		{Node: "a", Opinion: Down, Breaks: 1},
@@ -286,7 +302,7 @@ func TestAnyOrder(t *testing.T) {
 			case 2:
 				apply(answer(n, time.Duration(rapid.IntRange(0, 500).Draw(t, "took"))*ms))
 			case 3:
-				apply(Missed{n})
+				apply(Missed{Node: n})
 			case 4:
 				apply(ProbeAnswered{n, probes[n]})
 			case 5:
