@@ -252,8 +252,7 @@ func (a *transferActor) run(ctx actor.Context, effects []transfer.Effect) {
 				request = link.Share(a.request(e.Batch))
 				a.arm(&batchDue{transfer.Confirming}, transferTimeout)
 			}
-			to := on(e.Node, vnodeName(a.at.partition))
-			ctx.Request(to, request.For(a.s.System, to))
+			a.offer(ctx, e.Node, request)
 		case transfer.Drop:
 			a.arm(&batchDue{transfer.Dropping}, transferTimeout)
 			ctx.Request(on(a.s.Self, vnodeName(a.at.partition)), &dropHints{hints: a.batch})
@@ -262,6 +261,17 @@ func (a *transferActor) run(ctx actor.Context, effects []transfer.Effect) {
 			ctx.Stop(ctx.Self())
 		}
 	}
+}
+
+// offer sends the batch to a replica. One that is not worth asking could not be
+// reached: a disk that hangs must not keep others from what is theirs.
+func (a *transferActor) offer(ctx actor.Context, node dynamo.NodeID, request *link.Shared) {
+	to := on(node, vnodeName(a.at.partition))
+	if node != a.at.node && !a.s.reachable(node) {
+		ctx.Send(a.self, &link.Undelivered{Target: to, Message: request.Message(), Reason: link.NotConnected})
+		return
+	}
+	ctx.Request(to, request.For(a.s.System, to))
 }
 
 func (a *transferActor) arm(m any, d time.Duration) {

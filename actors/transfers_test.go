@@ -116,6 +116,25 @@ func TestReadOfEarlierTransfer(t *testing.T) {
 	}
 }
 
+// TestHandoffPassesOverSuspected: a third replica that is connected and does not
+// answer does not keep the intended node from what is its own.
+func TestHandoffPassesOverSuspected(t *testing.T) {
+	x := startHinted(t)
+	hanging := other(x.doc.Settled.Primaries(x.p, 3), 1)
+	x.peers.Handle(string(hanging), func(actortest.Received) {})
+	x.opinions.set(hanging, true)
+	x.opinions.set(x.back, false)
+	x.confirm(x.next())
+	limit := time.After(transferTimeout / 2)
+	for x.hintsOf() != (HintCount{}) {
+		select {
+		case <-limit:
+			t.Fatal("it waits for the one that hangs")
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
 // TestHintsOfOneTurn: the bound holds for what a vnode takes in one turn too, and
 // a turn that is not committed leaves nothing in the table, which would be looked
 // for in vain for ever.
