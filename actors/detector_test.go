@@ -53,7 +53,7 @@ func TestSuspectedNodeIsProbed(t *testing.T) {
 	r.up("n2", "n3")
 	for range 3 {
 		m := getOf("k")
-		m.Quorum, m.TimeoutMs = &messages.Quorum{R: 3}, 20
+		m.Quorum, m.TimeoutMs = &messages.Quorum{R: 3}, 150
 		if f, ok := r.ask(m).(*messages.Failure); !ok || f.GetCode() != messages.CodeUnavailable {
 			t.Fatalf("get: %v", f)
 		}
@@ -96,7 +96,7 @@ func TestSilentCoordinatorIsSuspected(t *testing.T) {
 	}
 	for range 3 {
 		m := putOf(name, "v", nil)
-		m.TimeoutMs = 20
+		m.TimeoutMs = 150
 		if f, ok := r.ask(m).(*messages.Failure); !ok || f.GetCode() != messages.CodeUnknown {
 			t.Fatalf("put: %v", f)
 		}

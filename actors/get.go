@@ -256,12 +256,19 @@ func (x *exchange) end(ctx actor.Context) {
 	ctx.Stop(ctx.Self())
 }
 
-// noticeSilence tells the failure detector who did not answer.
+// noticeSilence tells the failure detector who did not answer. A request that had
+// hardly any time proves nothing.
 func (x *exchange) noticeSilence(write bool, nodes ...dynamo.NodeID) {
+	if time.Since(x.started) < leastSilence {
+		return
+	}
 	for _, node := range nodes {
 		x.s.missed(node, write)
 	}
 }
+
+// leastSilence is how long a node must have said nothing.
+const leastSilence = 100 * time.Millisecond
 
 // context is the encoded context of a result, naming this node as the one to
 // send the next write to.

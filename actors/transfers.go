@@ -83,12 +83,14 @@ func (t *transfersActor) Receive(ctx actor.Context) {
 		t.start(ctx)
 		t.arm()
 	case *transferEnded:
-		t.told[ctx.Sender().GetId()] = true
+		if id := ctx.Sender().GetId(); t.running[id] == m.at {
+			t.told[id] = true
+		}
 		t.ended(m)
-	case *actor.Terminated:
+	case *actor.Terminated: // a system message: it may overtake the last word, which then decides
 		id := m.GetWho().GetId()
-		if !t.told[id] {
-			t.postpone(t.running[id], "the transfer failed")
+		if at, ok := t.running[id]; ok && !t.told[id] {
+			t.wait(at)
 		}
 		delete(t.running, id)
 		delete(t.told, id)
@@ -146,17 +148,23 @@ func (t *transfersActor) ended(m *transferEnded) {
 }
 
 func (t *transfersActor) postpone(at slot, why string) {
+	d := t.wait(at)
+	if d.why != why {
+		t.s.Log.Info("hints wait", slog.String("for", string(at.node)), slog.Uint64("partition", uint64(at.partition)), slog.String("reason", why))
+	}
+	d.why = why
+}
+
+// wait lets a slot rest, longer each time.
+func (t *transfersActor) wait(at slot) *delay {
 	d := t.later[at]
 	if d == nil {
 		d = &delay{pause: transferPause}
 		t.later[at] = d
 	}
-	if d.why != why {
-		t.s.Log.Info("hints wait", slog.String("for", string(at.node)), slog.Uint64("partition", uint64(at.partition)), slog.String("reason", why))
-	}
-	d.why = why
 	d.until = time.Now().Add(d.pause/2 + rand.N(d.pause))
 	d.pause = min(2*d.pause, transferPauseMax)
+	return d
 }
 
 // transferActor runs one transfer. Batches are named by their number, and other
