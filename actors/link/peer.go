@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"log/slog"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -343,6 +342,7 @@ func (p *peer) requestsUp(c *conn) {
 	if bulk.conn == nil {
 		p.openWaiting(bulk)
 	}
+	p.publish() // those who hear of it may look
 	if p.links.config.Observer.Up != nil {
 		up := p.peer()
 		up.FoundingOnly = c.limited
@@ -353,15 +353,6 @@ func (p *peer) requestsUp(c *conn) {
 	if p.address != "" {
 		p.step(bulk, event{kind: evDialable}, nil)
 	}
-}
-
-// log tells of nodes that come and go; clients do so all the time.
-func (p *peer) log(what string, args ...any) {
-	level := slog.LevelInfo
-	if p.hello.Role == messages.RoleClient {
-		level = slog.LevelDebug
-	}
-	p.links.logger.Log(context.Background(), level, what, args...)
 }
 
 func (p *peer) openWaiting(bulk *lane) {
@@ -396,6 +387,7 @@ func (p *peer) down(l *lane, why error) {
 		return
 	}
 	p.since = time.Now()
+	p.publish()
 	if p.links.config.Observer.Down != nil {
 		p.links.config.Observer.Down(p.peer(), why)
 	}

@@ -2,6 +2,8 @@ package link
 
 import (
 	"cmp"
+	"context"
+	"log/slog"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -156,4 +158,13 @@ func (l *Links) Totals() Totals {
 	t.Connections, t.Greeting = len(l.open), l.greeting
 	l.mu.Unlock()
 	return t
+}
+
+// log tells of nodes that come and go; clients do so all the time.
+func (p *peer) log(what string, args ...any) {
+	level := slog.LevelInfo
+	if p.hello.Role == messages.RoleClient {
+		level = slog.LevelDebug
+	}
+	p.links.logger.Log(context.Background(), level, what, args...)
 }
