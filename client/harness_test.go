@@ -1,6 +1,8 @@
 package client_test
 
 import (
+	"bufio"
+	"encoding/binary"
 	"io"
 	"net"
 	"sync"
@@ -108,19 +110,27 @@ func (p *proxy) accept() {
 	}
 }
 
-// copy passes bytes on until one side ends, or an answer is to be lost.
+// copy passes frames on until one side ends, or an answer is to be lost.
 func (p *proxy) copy(to, from net.Conn, answers bool) {
 	defer p.drop(to, from)
-	buf := make([]byte, 64<<10)
+	in := bufio.NewReader(from)
 	for {
-		n, err := from.Read(buf)
-		if answers && n >= answerBytes && p.lose() {
+		var head [8]byte // length and checksum of the body
+		if _, err := io.ReadFull(in, head[:]); err != nil {
 			return
 		}
-		if answers && n >= answerBytes && p.isMute() {
+		frame := append(head[:], make([]byte, binary.BigEndian.Uint32(head[:4]))...)
+		if _, err := io.ReadFull(in, frame[8:]); err != nil {
+			return
+		}
+		isAnswer := answers && len(frame) >= answerBytes
+		if isAnswer && p.lose() {
+			return
+		}
+		if isAnswer && p.isMute() {
 			continue
 		}
-		if _, writeErr := to.Write(buf[:n]); err != nil || writeErr != nil {
+		if _, err := to.Write(frame); err != nil {
 			return
 		}
 	}

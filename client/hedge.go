@@ -63,33 +63,21 @@ func (c *Client) send(node string, message any) (asked, error) {
 	return asked{node: node, self: self, done: a.done}, nil
 }
 
-// askEither asks a node and, if it says nothing for a while, another one. What
-// comes first counts, except that a failure of one waits for the other. It is for
-// reads only: a write that is carried out twice may leave a sibling.
-func (c *Client) askEither(ctx context.Context, node, spare string, message any) (answered, error) {
+// askEither asks a node and, if it says nothing for a while, another one, which
+// spare names: empty as long as no other is connected. What comes first counts,
+// except that a failure of one waits for the other. It is for reads only: a write
+// that is carried out twice may leave a sibling.
+func (c *Client) askEither(ctx context.Context, node string, spare func() string, message any) (answered, error) {
 	first, err := c.send(node, message)
 	if err != nil {
 		return answered{}, err
 	}
 	defer c.pending.drop(first.self)
 	c.budget.earn()
-	timer := time.NewTimer(c.config.HedgeAfter)
-	defer timer.Stop()
-	select {
-	case got := <-first.done:
-		return received(got)
-	case <-ctx.Done():
-		return answered{node: node}, ctx.Err()
-	case <-timer.C:
-	}
-	second := asked{}
-	if c.budget.spend() {
-		if second, err = c.send(spare, message); err != nil {
-			return answered{}, err
-		}
-		defer c.pending.drop(second.self)
-	}
-	for failures := 0; ; failures++ {
+	wait := time.NewTicker(c.config.HedgeAfter)
+	defer wait.Stop()
+	var second asked
+	for failures := 0; ; {
 		var got answered
 		select {
 		case got = <-first.done:
@@ -97,11 +85,21 @@ func (c *Client) askEither(ctx context.Context, node, spare string, message any)
 			c.routes.late(node, time.Now().Add(lateFor))
 		case <-ctx.Done():
 			return answered{node: node}, ctx.Err()
+		case <-wait.C:
+			other := spare()
+			if second.done != nil || failures > 0 || other == "" || !c.budget.spend() {
+				continue
+			}
+			if second, err = c.send(other, message); err != nil {
+				return answered{}, err
+			}
+			defer c.pending.drop(second.self)
+			continue
 		}
-		if _, failed := got.message.(*messages.Failure); failed && failures == 0 && second.done != nil {
-			continue // the other one may do better
+		_, failed := got.message.(*messages.Failure)
+		if failures++; !failed || failures > 1 || second.done == nil {
+			return received(got)
 		}
-		return received(got)
 	}
 }
 

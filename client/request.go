@@ -190,7 +190,7 @@ func (t *try) run(ctx context.Context) (answered, error) {
 		if err != nil {
 			return answered{}, t.give(err)
 		}
-		reply, v, err := t.once(ctx, nodes[attempt%len(nodes)], nodes[(attempt+1)%len(nodes)])
+		reply, v, err := t.once(ctx, nodes[attempt%len(nodes)])
 		if err != nil {
 			return answered{}, t.give(err)
 		}
@@ -232,9 +232,8 @@ func (t *try) nodes(ctx context.Context) ([]string, error) {
 // done extends the verdicts: the request was carried out.
 const done verdict = 255
 
-// once makes one attempt at a node; spare is who is asked too when a read waits
-// long for it.
-func (t *try) once(ctx context.Context, node, spare string) (answered, verdict, error) {
+// once makes one attempt at a node.
+func (t *try) once(ctx context.Context, node string) (answered, verdict, error) {
 	deadline, _ := ctx.Deadline()
 	left := time.Until(deadline)
 	if left <= 0 || ctx.Err() != nil {
@@ -244,10 +243,10 @@ func (t *try) once(ctx context.Context, node, spare string) (answered, verdict, 
 	_, write := m.(*messages.PutRequest)
 	var reply answered
 	var err error
-	if write || spare == node || t.client.config.HedgeAfter == 0 {
+	if write || t.client.config.HedgeAfter == 0 {
 		reply, err = t.client.ask(ctx, node, messages.TargetCoordinator, m)
 	} else {
-		reply, err = t.client.askEither(ctx, node, spare, m)
+		reply, err = t.client.askEither(ctx, node, func() string { return t.client.routes.other(t.key, t.seen, node) }, m)
 	}
 	if err != nil {
 		t.unknown = t.unknown || write && !errors.Is(err, errNotSent)

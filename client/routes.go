@@ -137,6 +137,17 @@ func (r *routes) order(key dynamo.Key, c version.Context) []string {
 	return out
 }
 
+// other is the best node to send the request to besides one; empty if there is
+// none.
+func (r *routes) other(key dynamo.Key, c version.Context, besides string) string {
+	for _, n := range r.order(key, c) {
+		if n != besides {
+			return n
+		}
+	}
+	return ""
+}
+
 // primaries lists the replicas of a partition, and how many of them hold every
 // acknowledged write of the bucket between them (N - W + 1).
 func (r *routes) primaries(p dynamo.Partition, bucket string) (nodes []string, needed int) {
