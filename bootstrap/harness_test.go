@@ -169,11 +169,17 @@ func holds(t *testing.T, c *client.Client, key string, want []byte) {
 
 func newClient(t *testing.T, nodes ...*testNode) *client.Client {
 	t.Helper()
+	return newClientWith(t, func(*client.Config) {}, nodes...)
+}
+
+func newClientWith(t *testing.T, change func(*client.Config), nodes ...*testNode) *client.Client {
+	t.Helper()
 	cc := client.Default()
 	cc.Nodes, cc.Cluster = nil, nodes[0].config.Cluster
 	for _, n := range nodes {
 		cc.Nodes = append(cc.Nodes, n.Addr())
 	}
+	change(&cc)
 	c, err := client.New(cc)
 	if err != nil {
 		t.Fatal(err)

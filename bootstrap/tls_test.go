@@ -119,18 +119,7 @@ func TestTLSCluster(t *testing.T) {
 
 func tlsClient(t *testing.T, n *testNode, config *tls.Config) *client.Client {
 	t.Helper()
-	cc := client.Default()
-	cc.Nodes, cc.Cluster, cc.TLS = []string{n.Addr()}, n.config.Cluster, config
-	c, err := client.New(cc)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := c.Close(); err != nil {
-			t.Errorf("close client: %v", err)
-		}
-	})
-	return c
+	return newClientWith(t, func(c *client.Config) { c.TLS = config }, n)
 }
 
 // TestTLSStrangers: none of these becomes a founder or is heard.

@@ -14,18 +14,7 @@ import (
 // connect makes a client of a cluster that ends with the test.
 func connect(t clustertest.TB, c *clustertest.Cluster) *client.Client {
 	t.Helper()
-	config := client.Default()
-	config.Nodes, config.Cluster = c.Addresses, c.Name
-	cl, err := client.New(config)
-	if err != nil {
-		t.Fatalf("client: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := cl.Close(); err != nil {
-			t.Logf("close: %v", err)
-		}
-	})
-	return cl
+	return connectWith(t, c, func(*client.Config) {})
 }
 
 func patient(t *testing.T) context.Context {
