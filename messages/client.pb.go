@@ -875,6 +875,8 @@ type Document struct {
 	Next          *Ring                  `protobuf:"bytes,6,opt,name=next,proto3" json:"next,omitempty"`
 	Buckets       []*Bucket              `protobuf:"bytes,7,rep,name=buckets,proto3" json:"buckets,omitempty"`
 	Depth         uint32                 `protobuf:"varint,8,opt,name=depth,proto3" json:"depth,omitempty"`
+	Movement      *Movement              `protobuf:"bytes,9,opt,name=movement,proto3" json:"movement,omitempty"`
+	Staged        []*Change              `protobuf:"bytes,10,rep,name=staged,proto3" json:"staged,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -965,6 +967,312 @@ func (x *Document) GetDepth() uint32 {
 	return 0
 }
 
+func (x *Document) GetMovement() *Movement {
+	if x != nil {
+		return x.Movement
+	}
+	return nil
+}
+
+func (x *Document) GetStaged() []*Change {
+	if x != nil {
+		return x.Staged
+	}
+	return nil
+}
+
+// Movement is how far the cluster is from the settled ring to the next one.
+type Movement struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Announced     uint64                 `protobuf:"varint,1,opt,name=announced,proto3" json:"announced,omitempty"`
+	Joint         uint64                 `protobuf:"varint,2,opt,name=joint,proto3" json:"joint,omitempty"`
+	Switched      []*Switch              `protobuf:"bytes,3,rep,name=switched,proto3" json:"switched,omitempty"`
+	Filling       []*Fill                `protobuf:"bytes,4,rep,name=filling,proto3" json:"filling,omitempty"`
+	Queued        bool                   `protobuf:"varint,5,opt,name=queued,proto3" json:"queued,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Movement) Reset() {
+	*x = Movement{}
+	mi := &file_messages_client_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Movement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Movement) ProtoMessage() {}
+
+func (x *Movement) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_client_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Movement.ProtoReflect.Descriptor instead.
+func (*Movement) Descriptor() ([]byte, []int) {
+	return file_messages_client_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Movement) GetAnnounced() uint64 {
+	if x != nil {
+		return x.Announced
+	}
+	return 0
+}
+
+func (x *Movement) GetJoint() uint64 {
+	if x != nil {
+		return x.Joint
+	}
+	return 0
+}
+
+func (x *Movement) GetSwitched() []*Switch {
+	if x != nil {
+		return x.Switched
+	}
+	return nil
+}
+
+func (x *Movement) GetFilling() []*Fill {
+	if x != nil {
+		return x.Filling
+	}
+	return nil
+}
+
+func (x *Movement) GetQueued() bool {
+	if x != nil {
+		return x.Queued
+	}
+	return false
+}
+
+type Switch struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Partition     uint32                 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
+	At            uint64                 `protobuf:"varint,2,opt,name=at,proto3" json:"at,omitempty"`
+	Done          bool                   `protobuf:"varint,3,opt,name=done,proto3" json:"done,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Switch) Reset() {
+	*x = Switch{}
+	mi := &file_messages_client_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Switch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Switch) ProtoMessage() {}
+
+func (x *Switch) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_client_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Switch.ProtoReflect.Descriptor instead.
+func (*Switch) Descriptor() ([]byte, []int) {
+	return file_messages_client_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Switch) GetPartition() uint32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *Switch) GetAt() uint64 {
+	if x != nil {
+		return x.At
+	}
+	return 0
+}
+
+func (x *Switch) GetDone() bool {
+	if x != nil {
+		return x.Done
+	}
+	return false
+}
+
+type Fill struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Partition     uint32                 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
+	Node          string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	Whole         bool                   `protobuf:"varint,3,opt,name=whole,proto3" json:"whole,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Fill) Reset() {
+	*x = Fill{}
+	mi := &file_messages_client_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Fill) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Fill) ProtoMessage() {}
+
+func (x *Fill) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_client_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Fill.ProtoReflect.Descriptor instead.
+func (*Fill) Descriptor() ([]byte, []int) {
+	return file_messages_client_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Fill) GetPartition() uint32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *Fill) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Fill) GetWhole() bool {
+	if x != nil {
+		return x.Whole
+	}
+	return false
+}
+
+// Change is a staged change of the members.
+type Change struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Kind  uint32                 `protobuf:"varint,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Node  string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	// The node that joins.
+	Member *Member `protobuf:"bytes,3,opt,name=member,proto3" json:"member,omitempty"`
+	// The node that takes another's places, and whether that one is dead.
+	With          string `protobuf:"bytes,4,opt,name=with,proto3" json:"with,omitempty"`
+	Dead          bool   `protobuf:"varint,5,opt,name=dead,proto3" json:"dead,omitempty"`
+	Capacity      uint32 `protobuf:"varint,6,opt,name=capacity,proto3" json:"capacity,omitempty"`
+	Zone          string `protobuf:"bytes,7,opt,name=zone,proto3" json:"zone,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Change) Reset() {
+	*x = Change{}
+	mi := &file_messages_client_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Change) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Change) ProtoMessage() {}
+
+func (x *Change) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_client_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Change.ProtoReflect.Descriptor instead.
+func (*Change) Descriptor() ([]byte, []int) {
+	return file_messages_client_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Change) GetKind() uint32 {
+	if x != nil {
+		return x.Kind
+	}
+	return 0
+}
+
+func (x *Change) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Change) GetMember() *Member {
+	if x != nil {
+		return x.Member
+	}
+	return nil
+}
+
+func (x *Change) GetWith() string {
+	if x != nil {
+		return x.With
+	}
+	return ""
+}
+
+func (x *Change) GetDead() bool {
+	if x != nil {
+		return x.Dead
+	}
+	return false
+}
+
+func (x *Change) GetCapacity() uint32 {
+	if x != nil {
+		return x.Capacity
+	}
+	return 0
+}
+
+func (x *Change) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
 type Member struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -974,13 +1282,14 @@ type Member struct {
 	Store         []byte                 `protobuf:"bytes,5,opt,name=store,proto3" json:"store,omitempty"`
 	Start         uint64                 `protobuf:"varint,6,opt,name=start,proto3" json:"start,omitempty"`
 	Address       string                 `protobuf:"bytes,7,opt,name=address,proto3" json:"address,omitempty"`
+	Removed       bool                   `protobuf:"varint,8,opt,name=removed,proto3" json:"removed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_messages_client_proto_msgTypes[13]
+	mi := &file_messages_client_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -992,7 +1301,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_messages_client_proto_msgTypes[13]
+	mi := &file_messages_client_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1005,7 +1314,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_messages_client_proto_rawDescGZIP(), []int{13}
+	return file_messages_client_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Member) GetId() string {
@@ -1057,6 +1366,13 @@ func (x *Member) GetAddress() string {
 	return ""
 }
 
+func (x *Member) GetRemoved() bool {
+	if x != nil {
+		return x.Removed
+	}
+	return false
+}
+
 type Ring struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Version uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
@@ -1070,7 +1386,7 @@ type Ring struct {
 
 func (x *Ring) Reset() {
 	*x = Ring{}
-	mi := &file_messages_client_proto_msgTypes[14]
+	mi := &file_messages_client_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1082,7 +1398,7 @@ func (x *Ring) String() string {
 func (*Ring) ProtoMessage() {}
 
 func (x *Ring) ProtoReflect() protoreflect.Message {
-	mi := &file_messages_client_proto_msgTypes[14]
+	mi := &file_messages_client_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1095,7 +1411,7 @@ func (x *Ring) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ring.ProtoReflect.Descriptor instead.
 func (*Ring) Descriptor() ([]byte, []int) {
-	return file_messages_client_proto_rawDescGZIP(), []int{14}
+	return file_messages_client_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Ring) GetVersion() uint64 {
@@ -1128,7 +1444,7 @@ type ReplicaList struct {
 
 func (x *ReplicaList) Reset() {
 	*x = ReplicaList{}
-	mi := &file_messages_client_proto_msgTypes[15]
+	mi := &file_messages_client_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1140,7 +1456,7 @@ func (x *ReplicaList) String() string {
 func (*ReplicaList) ProtoMessage() {}
 
 func (x *ReplicaList) ProtoReflect() protoreflect.Message {
-	mi := &file_messages_client_proto_msgTypes[15]
+	mi := &file_messages_client_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1153,7 +1469,7 @@ func (x *ReplicaList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaList.ProtoReflect.Descriptor instead.
 func (*ReplicaList) Descriptor() ([]byte, []int) {
-	return file_messages_client_proto_rawDescGZIP(), []int{15}
+	return file_messages_client_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ReplicaList) GetNodes() []uint32 {
@@ -1180,7 +1496,7 @@ type Bucket struct {
 
 func (x *Bucket) Reset() {
 	*x = Bucket{}
-	mi := &file_messages_client_proto_msgTypes[16]
+	mi := &file_messages_client_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1192,7 +1508,7 @@ func (x *Bucket) String() string {
 func (*Bucket) ProtoMessage() {}
 
 func (x *Bucket) ProtoReflect() protoreflect.Message {
-	mi := &file_messages_client_proto_msgTypes[16]
+	mi := &file_messages_client_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1205,7 +1521,7 @@ func (x *Bucket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bucket.ProtoReflect.Descriptor instead.
 func (*Bucket) Descriptor() ([]byte, []int) {
-	return file_messages_client_proto_rawDescGZIP(), []int{16}
+	return file_messages_client_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Bucket) GetName() []byte {
@@ -1344,7 +1660,7 @@ const file_messages_client_proto_rawDesc = "" +
 	"timeout_ms\x18\x05 \x01(\rR\ttimeoutMs\"7\n" +
 	"\tKeysReply\x12\x12\n" +
 	"\x04keys\x18\x01 \x03(\fR\x04keys\x12\x16\n" +
-	"\x06cursor\x18\x02 \x01(\fR\x06cursor\"\xc6\x02\n" +
+	"\x06cursor\x18\x02 \x01(\fR\x06cursor\"\xb2\x03\n" +
 	"\bDocument\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12!\n" +
@@ -1354,7 +1670,32 @@ const file_messages_client_proto_rawDesc = "" +
 	"\asettled\x18\x05 \x01(\v2\x17.dynactor.messages.RingR\asettled\x12+\n" +
 	"\x04next\x18\x06 \x01(\v2\x17.dynactor.messages.RingR\x04next\x123\n" +
 	"\abuckets\x18\a \x03(\v2\x19.dynactor.messages.BucketR\abuckets\x12\x14\n" +
-	"\x05depth\x18\b \x01(\rR\x05depth\"\xa6\x01\n" +
+	"\x05depth\x18\b \x01(\rR\x05depth\x127\n" +
+	"\bmovement\x18\t \x01(\v2\x1b.dynactor.messages.MovementR\bmovement\x121\n" +
+	"\x06staged\x18\n" +
+	" \x03(\v2\x19.dynactor.messages.ChangeR\x06staged\"\xc0\x01\n" +
+	"\bMovement\x12\x1c\n" +
+	"\tannounced\x18\x01 \x01(\x04R\tannounced\x12\x14\n" +
+	"\x05joint\x18\x02 \x01(\x04R\x05joint\x125\n" +
+	"\bswitched\x18\x03 \x03(\v2\x19.dynactor.messages.SwitchR\bswitched\x121\n" +
+	"\afilling\x18\x04 \x03(\v2\x17.dynactor.messages.FillR\afilling\x12\x16\n" +
+	"\x06queued\x18\x05 \x01(\bR\x06queued\"J\n" +
+	"\x06Switch\x12\x1c\n" +
+	"\tpartition\x18\x01 \x01(\rR\tpartition\x12\x0e\n" +
+	"\x02at\x18\x02 \x01(\x04R\x02at\x12\x12\n" +
+	"\x04done\x18\x03 \x01(\bR\x04done\"N\n" +
+	"\x04Fill\x12\x1c\n" +
+	"\tpartition\x18\x01 \x01(\rR\tpartition\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\x12\x14\n" +
+	"\x05whole\x18\x03 \x01(\bR\x05whole\"\xbb\x01\n" +
+	"\x06Change\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\rR\x04kind\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\x121\n" +
+	"\x06member\x18\x03 \x01(\v2\x19.dynactor.messages.MemberR\x06member\x12\x12\n" +
+	"\x04with\x18\x04 \x01(\tR\x04with\x12\x12\n" +
+	"\x04dead\x18\x05 \x01(\bR\x04dead\x12\x1a\n" +
+	"\bcapacity\x18\x06 \x01(\rR\bcapacity\x12\x12\n" +
+	"\x04zone\x18\a \x01(\tR\x04zone\"\xc0\x01\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04zone\x18\x02 \x01(\tR\x04zone\x12\x1a\n" +
@@ -1362,7 +1703,8 @@ const file_messages_client_proto_rawDesc = "" +
 	"\x06status\x18\x04 \x01(\rR\x06status\x12\x14\n" +
 	"\x05store\x18\x05 \x01(\fR\x05store\x12\x14\n" +
 	"\x05start\x18\x06 \x01(\x04R\x05start\x12\x18\n" +
-	"\aaddress\x18\a \x01(\tR\aaddress\"l\n" +
+	"\aaddress\x18\a \x01(\tR\aaddress\x12\x18\n" +
+	"\aremoved\x18\b \x01(\bR\aremoved\"l\n" +
 	"\x04Ring\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x14\n" +
 	"\x05nodes\x18\x02 \x03(\tR\x05nodes\x124\n" +
@@ -1394,7 +1736,7 @@ func file_messages_client_proto_rawDescGZIP() []byte {
 	return file_messages_client_proto_rawDescData
 }
 
-var file_messages_client_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_messages_client_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_messages_client_proto_goTypes = []any{
 	(*Failure)(nil),     // 0: dynactor.messages.Failure
 	(*Quorum)(nil),      // 1: dynactor.messages.Quorum
@@ -1409,10 +1751,14 @@ var file_messages_client_proto_goTypes = []any{
 	(*KeysRequest)(nil), // 10: dynactor.messages.KeysRequest
 	(*KeysReply)(nil),   // 11: dynactor.messages.KeysReply
 	(*Document)(nil),    // 12: dynactor.messages.Document
-	(*Member)(nil),      // 13: dynactor.messages.Member
-	(*Ring)(nil),        // 14: dynactor.messages.Ring
-	(*ReplicaList)(nil), // 15: dynactor.messages.ReplicaList
-	(*Bucket)(nil),      // 16: dynactor.messages.Bucket
+	(*Movement)(nil),    // 13: dynactor.messages.Movement
+	(*Switch)(nil),      // 14: dynactor.messages.Switch
+	(*Fill)(nil),        // 15: dynactor.messages.Fill
+	(*Change)(nil),      // 16: dynactor.messages.Change
+	(*Member)(nil),      // 17: dynactor.messages.Member
+	(*Ring)(nil),        // 18: dynactor.messages.Ring
+	(*ReplicaList)(nil), // 19: dynactor.messages.ReplicaList
+	(*Bucket)(nil),      // 20: dynactor.messages.Bucket
 }
 var file_messages_client_proto_depIdxs = []int32{
 	1,  // 0: dynactor.messages.GetRequest.quorum:type_name -> dynactor.messages.Quorum
@@ -1420,16 +1766,21 @@ var file_messages_client_proto_depIdxs = []int32{
 	1,  // 2: dynactor.messages.PutRequest.quorum:type_name -> dynactor.messages.Quorum
 	12, // 3: dynactor.messages.RingReply.document:type_name -> dynactor.messages.Document
 	9,  // 4: dynactor.messages.RingReply.addresses:type_name -> dynactor.messages.Address
-	13, // 5: dynactor.messages.Document.members:type_name -> dynactor.messages.Member
-	14, // 6: dynactor.messages.Document.settled:type_name -> dynactor.messages.Ring
-	14, // 7: dynactor.messages.Document.next:type_name -> dynactor.messages.Ring
-	16, // 8: dynactor.messages.Document.buckets:type_name -> dynactor.messages.Bucket
-	15, // 9: dynactor.messages.Ring.lists:type_name -> dynactor.messages.ReplicaList
-	10, // [10:10] is the sub-list for method output_type
-	10, // [10:10] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	17, // 5: dynactor.messages.Document.members:type_name -> dynactor.messages.Member
+	18, // 6: dynactor.messages.Document.settled:type_name -> dynactor.messages.Ring
+	18, // 7: dynactor.messages.Document.next:type_name -> dynactor.messages.Ring
+	20, // 8: dynactor.messages.Document.buckets:type_name -> dynactor.messages.Bucket
+	13, // 9: dynactor.messages.Document.movement:type_name -> dynactor.messages.Movement
+	16, // 10: dynactor.messages.Document.staged:type_name -> dynactor.messages.Change
+	14, // 11: dynactor.messages.Movement.switched:type_name -> dynactor.messages.Switch
+	15, // 12: dynactor.messages.Movement.filling:type_name -> dynactor.messages.Fill
+	17, // 13: dynactor.messages.Change.member:type_name -> dynactor.messages.Member
+	19, // 14: dynactor.messages.Ring.lists:type_name -> dynactor.messages.ReplicaList
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_messages_client_proto_init() }
@@ -1443,7 +1794,7 @@ func file_messages_client_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_messages_client_proto_rawDesc), len(file_messages_client_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

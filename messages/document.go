@@ -21,11 +21,9 @@ func FromDocument(d member.Document) *Document {
 		out.Next = fromRing(*d.Next)
 	}
 	for _, m := range d.Members {
-		out.Members = append(out.Members, &Member{
-			Id: string(m.ID), Zone: m.Zone, Capacity: uint32(m.Capacity), Status: uint32(m.Status),
-			Store: m.Store[:], Start: m.Start, Address: m.Address,
-		})
+		out.Members = append(out.Members, fromMember(m))
 	}
+	out.Movement, out.Staged = fromMovement(d.Movement), fromStaged(d.Staged)
 	for _, b := range d.Buckets {
 		q := b.Properties.Quorum
 		out.Buckets = append(out.Buckets, &Bucket{
@@ -35,6 +33,13 @@ func FromDocument(d member.Document) *Document {
 		})
 	}
 	return out
+}
+
+func fromMember(m member.Member) *Member {
+	return &Member{
+		Id: string(m.ID), Zone: m.Zone, Capacity: uint32(m.Capacity), Status: uint32(m.Status),
+		Store: m.Store[:], Start: m.Start, Address: m.Address, Removed: m.Removed,
+	}
 }
 
 func fromRing(r ring.Ring) *Ring {
@@ -83,6 +88,12 @@ func ToDocument(m *Document) (member.Document, error) {
 		}
 		d.Next = &next
 	}
+	if d.Movement, err = toMovement(m.GetMovement()); err != nil {
+		return d, err
+	}
+	if d.Staged, err = toStaged(m.GetStaged()); err != nil {
+		return d, err
+	}
 	return d, d.Validate()
 }
 
@@ -95,7 +106,7 @@ func toMember(m *Member) (member.Member, error) {
 	}
 	out := member.Member{
 		ID: dynamo.NodeID(m.GetId()), Zone: m.GetZone(), Capacity: int(m.GetCapacity()), Status: member.Status(m.GetStatus()),
-		Start: m.GetStart(), Address: m.GetAddress(),
+		Start: m.GetStart(), Address: m.GetAddress(), Removed: m.GetRemoved(),
 	}
 	if !toID(out.Store[:], m.GetStore()) {
 		return out, fmt.Errorf("%w: store id of member %q", ErrBounds, m.GetId())

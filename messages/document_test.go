@@ -51,12 +51,52 @@ func drawDocument(t *rapid.T) member.Document {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if rapid.Bool().Draw(t, "moving") {
-		claimants := d.Claimants()
-		next, _, err := ring.Claim(d.Settled, claimants[:max(1, len(claimants)-1)], d.Settled.Partitions(), d.Depth)
-		if err == nil && next.Version() > d.Settled.Version() {
-			d.Next = &next
+	if rapid.Bool().Draw(t, "staged") {
+		d = drawStaged(t, d)
+	}
+	if len(d.Staged) > 0 && rapid.Bool().Draw(t, "moving") {
+		d = drawMovement(t, d)
+	}
+	return d
+}
+
+// drawStaged stages one change of each kind that the document takes.
+func drawStaged(t *rapid.T, d member.Document) member.Document {
+	some := func() dynamo.NodeID { return rapid.SampledFrom(d.Members).Draw(t, "whom").ID }
+	joins := member.Member{ID: "new", Capacity: 1, Store: member.StoreID{99}, Start: 1, Address: "10.0.0.9:1"}
+	for _, c := range []member.Change{
+		{Kind: member.Join, Node: joins.ID, Member: joins},
+		{Kind: member.Replace, Node: some(), With: joins.ID, Dead: rapid.Bool().Draw(t, "dead")},
+		{Kind: member.Leave, Node: some()},
+		{Kind: member.Remove, Node: some()},
+		{Kind: member.SetCapacity, Node: some(), Capacity: rapid.IntRange(1, 4).Draw(t, "capacity")},
+		{Kind: member.SetZone, Node: some(), Zone: "north"},
+	} {
+		if next, err := d.Stage(c); err == nil && rapid.Bool().Draw(t, "stage") {
+			d = next
 		}
+	}
+	return d
+}
+
+// drawMovement commits what is staged and takes the movement some way.
+func drawMovement(t *rapid.T, d member.Document) member.Document {
+	d, err := d.Commit(d.Version)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range rapid.IntRange(0, 4).Draw(t, "steps") {
+		facts := map[dynamo.NodeID]member.Facts{}
+		for _, m := range d.Members {
+			f := member.Facts{Store: m.Store, Known: d.Version, Target: d.Target(), Idle: rapid.Bool().Draw(t, "idle")}
+			for _, fill := range d.FillsOf(m.ID) {
+				if rapid.Bool().Draw(t, "filled") {
+					f.Filled = append(f.Filled, fill.Partition)
+				}
+			}
+			facts[m.ID] = f
+		}
+		d, _ = d.Advance(facts)
 	}
 	return d
 }

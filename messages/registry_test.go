@@ -13,7 +13,7 @@ import (
 // parts are messages that travel inside others only.
 var parts = map[protoreflect.Name]bool{
 	"Quorum": true, "Value": true, "Address": true, "Document": true, "Member": true, "Ring": true, "ReplicaList": true, "Bucket": true,
-	"HandoffRecord": true,
+	"HandoffRecord": true, "Movement": true, "Switch": true, "Fill": true, "Change": true,
 }
 
 // TestEveryMessageHasItsNumber: what is generated is in the table or a part of

@@ -46,6 +46,10 @@ var (
 	ErrMember = errors.New("bad member")
 	// ErrRing: a ring does not fit the members, the depth or the other ring.
 	ErrRing = errors.New("bad ring")
+	// ErrMovement: the movement does not fit the rings.
+	ErrMovement = errors.New("bad movement")
+	// ErrStaged: a staged change is malformed.
+	ErrStaged = errors.New("bad staged change")
 	// ErrBucket: a bucket is malformed, appears twice or out of order.
 	ErrBucket = errors.New("bad bucket")
 	// ErrDepth: the depth is not in quorum.MaxN to ring.MaxDepth.
@@ -98,6 +102,9 @@ type Member struct {
 	// Address is where the member was when this version was made, host:port. It
 	// is a hint: identity is apart from the address, and a node may move.
 	Address string
+	// Removed: an operator said that the member is dead for good. Nobody waits for
+	// it, and nothing is taken from it or given to it any more.
+	Removed bool
 }
 
 // Bucket is a bucket with properties of its own.
@@ -118,6 +125,11 @@ type Document struct {
 	// nil when nothing moves.
 	Settled ring.Ring
 	Next    *ring.Ring
+	// Movement is how far it is from Settled to Next.
+	Movement Movement
+	// Staged are the changes that operators have asked for and not committed, in
+	// that order.
+	Staged []Change
 	// Buckets are ascending by name; others have bucket.Default.
 	Buckets []Bucket
 	// Depth is how long the replica lists should be: at least quorum.MaxN, so
@@ -201,7 +213,8 @@ func (d Document) Bucket(name string) (bucket.Properties, bool) {
 func (d Document) Equal(other Document) bool {
 	next := d.Next == nil && other.Next == nil || d.Next != nil && other.Next != nil && d.Next.Equal(*other.Next)
 	return next && d.ClusterID == other.ClusterID && d.ClusterName == other.ClusterName &&
-		d.Version == other.Version && d.Depth == other.Depth &&
+		d.Version == other.Version && d.Depth == other.Depth && d.Movement.equal(other.Movement) &&
+		slices.EqualFunc(d.Staged, other.Staged, Change.equal) &&
 		slices.Equal(d.Members, other.Members) && slices.Equal(d.Buckets, other.Buckets) &&
 		d.Settled.Equal(other.Settled)
 }

@@ -30,6 +30,8 @@ func (d Document) Validate() error {
 	}
 	d.checkMembers(add)
 	d.checkRings(add)
+	d.checkMovement(add)
+	d.checkStaged(add)
 	d.checkBuckets(add)
 	return errors.Join(problems...)
 }
@@ -102,6 +104,39 @@ func (d Document) checkRing(which string, r ring.Ring, add addFunc) {
 	for _, n := range r.Nodes() {
 		if m, ok := d.Member(n); !ok || m.Status == Gone {
 			add(ErrRing, "%s names %q, which is no member", which, n)
+		}
+	}
+}
+
+func (d Document) checkMovement(add addFunc) {
+	m := d.Movement
+	if d.Next == nil && (m.Announced != 0 || m.Joint != 0 || len(m.Switched) > 0) {
+		add(ErrMovement, "there is no next ring")
+	}
+	if d.Next != nil && (m.Announced == 0 || m.Joint != 0 && m.Joint <= m.Announced || m.Joint == 0 && len(m.Switched) > 0) {
+		add(ErrMovement, "announced at %d, joint at %d, %d partitions switched", m.Announced, m.Joint, len(m.Switched))
+	}
+	q := dynamo.Partition(d.Settled.Partitions())
+	for i, s := range m.Switched {
+		if s.Partition >= q || s.At == 0 || i > 0 && m.Switched[i-1].Partition >= s.Partition {
+			add(ErrMovement, "partition %d of %d switched at %d", s.Partition, q, s.At)
+		}
+	}
+	for i, f := range m.Filling {
+		_, known := d.Member(f.Node)
+		if f.Partition >= q || !known || i > 0 && compareFills(m.Filling[i-1], f) >= 0 || !f.Whole && d.Next == nil {
+			add(ErrMovement, "partition %d of %d is filled on %q", f.Partition, q, f.Node)
+		}
+	}
+}
+
+func (d Document) checkStaged(add addFunc) {
+	if len(d.Staged) > MaxMembers {
+		add(ErrStaged, "%d changes, at most %d", len(d.Staged), MaxMembers)
+	}
+	for _, c := range d.Staged {
+		if err := c.Node.Validate(); err != nil || c.Kind > SetZone || len(c.Zone) > dynamo.MaxNodeName || c.Capacity < 0 || c.Capacity > ring.MaxCapacity {
+			add(ErrStaged, "%v of %q", c.Kind, c.Node)
 		}
 	}
 }

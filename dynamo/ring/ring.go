@@ -200,3 +200,46 @@ func (r Ring) Equal(other Ring) bool { return r.version == other.version && r.Sa
 func (r Ring) SameLists(other Ring) bool {
 	return r.depth == other.depth && slices.Equal(r.nodes, other.nodes) && slices.Equal(r.lists, other.lists)
 }
+
+// WithVersion is the same ring under another version.
+func (r Ring) WithVersion(version uint64) Ring {
+	r.version = version
+	return r
+}
+
+// Renamed is the ring in which other nodes take the places of some. A node that is
+// new must not be in the ring already.
+func (r Ring) Renamed(names map[dynamo.NodeID]dynamo.NodeID) Ring {
+	if len(names) == 0 || r.Empty() {
+		return r
+	}
+	lists := make([][]dynamo.NodeID, r.Partitions())
+	for p := range lists {
+		lists[p] = r.Replicas(dynamo.Partition(p))
+		for i, node := range lists[p] {
+			if name, ok := names[node]; ok {
+				lists[p][i] = name
+			}
+		}
+	}
+	out, err := New(r.version, lists)
+	if err != nil {
+		panic(fmt.Sprintf("ring: renamed %v: %v", names, err)) // the caller's promise was broken
+	}
+	return out
+}
+
+// Moves counts the pairs of partition and node that to has among the first n places
+// and this ring has not: each is one transfer of a partition's data.
+func (r Ring) Moves(to Ring, n int) int {
+	count := 0
+	for q := range to.Partitions() {
+		p := dynamo.Partition(q)
+		for _, i := range to.Indexes(p)[:min(n, to.depth)] {
+			if !r.IsPrimary(p, n, to.nodes[i]) {
+				count++
+			}
+		}
+	}
+	return count
+}

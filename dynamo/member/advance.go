@@ -1,0 +1,167 @@
+package member
+
+import (
+	"slices"
+
+	"github.com/dynactor/dynactor/dynamo"
+)
+
+// Facts are what a member says of itself: nobody else can know it. They spread by
+// gossip and only ever grow while the document's target stays the same.
+type Facts struct {
+	// Store tells whether the facts are of the store that the document knows.
+	Store StoreID
+	// Known is the version of the document that the node has made durable and goes
+	// by.
+	Known uint64
+	// Target is the version of the ring that Filled is for (Document.Target).
+	Target uint64
+	// Filled are the partitions that the node has filled, ascending.
+	Filled []dynamo.Partition
+	// Idle: the node keeps nothing that is for others, nor any data that it is not
+	// a replica of.
+	Idle bool
+}
+
+// Advance takes the movement as far as the facts allow: all members know that Next
+// was announced; new replicas have their data; all know that a partition is
+// switched. It reports whether that changed anything; then the result is the next
+// version, to be proposed by anybody. The same document and facts always give the
+// same result.
+func (d Document) Advance(facts map[dynamo.NodeID]Facts) (Document, bool) {
+	out := d.successor()
+	changed := out.filled(facts)
+	if out.Next != nil {
+		changed = out.advance(facts) || changed
+	}
+	if out.Next == nil && out.Movement.Queued {
+		if p, err := out.claim(nil); err == nil {
+			out, changed = p.Document, true
+		}
+	}
+	changed = out.depart(facts) || changed
+	if !changed {
+		return d, false
+	}
+	return out, true
+}
+
+// filled takes away the fills that are complete, and those of removed members, who
+// get nothing any more.
+func (d *Document) filled(facts map[dynamo.NodeID]Facts) bool {
+	before, target := len(d.Movement.Filling), d.Target()
+	d.Movement.Filling = slices.DeleteFunc(d.Movement.Filling, func(f Fill) bool {
+		m, ok := d.Member(f.Node)
+		if !ok || m.Removed || m.Status == Gone {
+			return true
+		}
+		fact := facts[f.Node]
+		_, done := slices.BinarySearch(fact.Filled, f.Partition)
+		return done && fact.Target == target && fact.Store == m.Store
+	})
+	return len(d.Movement.Filling) < before
+}
+
+// waive drops the fills of removed members.
+func (d *Document) waive() { d.filled(nil) }
+
+// advance moves partitions on.
+func (d *Document) advance(facts map[dynamo.NodeID]Facts) bool {
+	mv := &d.Movement
+	if mv.Joint == 0 {
+		if !d.allKnow(facts, d.everybody(), mv.Announced) {
+			return false
+		}
+		mv.Joint = d.Version
+		return true
+	}
+	changed, done := false, 0
+	for q := range d.Next.Partitions() {
+		p := dynamo.Partition(q)
+		i, switched := d.switched(p)
+		switch {
+		case switched && mv.Switched[i].Done:
+			done++
+		case switched && d.allKnow(facts, d.listed(p), mv.Switched[i].At):
+			mv.Switched[i].Done, changed = true, true
+			done++
+		case switched:
+		case slices.Equal(d.Settled.Replicas(p), d.Next.Replicas(p)):
+			mv.Switched = slices.Insert(mv.Switched, i, Switch{Partition: p, At: d.Version, Done: true})
+			changed = true
+			done++
+		case !d.filling(p):
+			mv.Switched = slices.Insert(mv.Switched, i, Switch{Partition: p, At: d.Version})
+			changed = true
+		}
+	}
+	if done == d.Next.Partitions() {
+		d.settle()
+	}
+	return changed
+}
+
+// filling reports whether a replica of the partition's next list lacks data because
+// it is new there.
+func (d *Document) filling(p dynamo.Partition) bool {
+	return slices.ContainsFunc(d.Movement.Filling, func(f Fill) bool { return f.Partition == p && !f.Whole })
+}
+
+// settle ends the movement.
+func (d *Document) settle() {
+	d.Settled = *d.Next
+	d.Next = nil
+	d.Movement = Movement{Filling: d.Movement.Filling, Queued: d.Movement.Queued}
+	d.promote()
+}
+
+// promote makes those that have joined full members once nothing moves.
+func (d *Document) promote() {
+	if d.Next != nil {
+		return
+	}
+	for i := range d.Members {
+		if m := &d.Members[i]; m.Status == Joining && !d.Movement.Queued {
+			m.Status = Up
+		}
+	}
+}
+
+// depart lets those go that were leaving and keep nothing any more.
+func (d *Document) depart(facts map[dynamo.NodeID]Facts) bool {
+	if d.Next != nil || d.Movement.Queued {
+		return false
+	}
+	changed := false
+	for i := range d.Members {
+		m := &d.Members[i]
+		if m.Status != Leaving || d.Settled.Has(m.ID) {
+			continue
+		}
+		f := facts[m.ID]
+		if m.Removed || f.Idle && f.Store == m.Store && f.Target == d.Target() {
+			m.Status, changed = Gone, true
+		}
+	}
+	return changed
+}
+
+// allKnow reports whether each of the nodes that is waited for knows the version.
+func (d *Document) allKnow(facts map[dynamo.NodeID]Facts, nodes []dynamo.NodeID, version uint64) bool {
+	return !slices.ContainsFunc(nodes, func(n dynamo.NodeID) bool {
+		m, ok := d.Member(n)
+		if !ok || m.Removed || m.Status == Gone {
+			return false
+		}
+		f := facts[n]
+		return f.Store != m.Store || f.Known < version
+	})
+}
+
+// everybody are the members that are not gone.
+func (d *Document) everybody() []dynamo.NodeID { return d.Voters() }
+
+// listed are the nodes of a partition's settled and next list.
+func (d *Document) listed(p dynamo.Partition) []dynamo.NodeID {
+	return append(d.Settled.Replicas(p), d.Next.Replicas(p)...)
+}
