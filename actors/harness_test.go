@@ -53,6 +53,7 @@ type rig struct {
 	doc    member.Document
 	peers  *actortest.Peers
 	probe  *actortest.Probe
+	disk   registerDisk
 	// clock is the node's wall clock; panicking makes it panic.
 	clock     atomic.Int64
 	panicking atomic.Bool
@@ -74,6 +75,7 @@ func start(t testing.TB, o setup) *rig {
 	if o.connect == nil {
 		o.connect = func(r *rig) { r.peers = actortest.NewPeers(r.system) }
 	}
+	r.disk.voter.Document = r.doc
 	o.connect(r)
 	r.probe = actortest.NewProbe(r.system)
 	r.clock.Store(int64(time.Hour))
@@ -82,8 +84,9 @@ func start(t testing.TB, o setup) *rig {
 		HintBytes: 1 << 20, MaxValue: 1 << 20, MaxRequests: 100, Timeout: actortest.Patience, DigestAbove: 1000, ReaderCount: 2,
 		OnDocument: func(member.Document) {},
 		Founding: Founding{
-			Config: founding.Config{Self: founding.Candidate{ID: "n1"}}, Document: &r.doc,
+			Config: founding.Config{Self: founding.Candidate{ID: "n1", Store: [16]byte{1}, Start: 1}},
 			Addresses: func() []*messages.Address { return nil }, Peers: func() []dynamo.NodeID { return nil },
+			Load: r.disk.load, StoreDocument: r.disk.storeDocument, StoreVote: r.disk.storeVote, Moved: func(dynamo.NodeID, string) {},
 		},
 	}
 	if o.change != nil {
@@ -108,6 +111,37 @@ func start(t testing.TB, o setup) *rig {
 		r.ready()
 	}
 	return r
+}
+
+// registerDisk keeps what the membership actor stores.
+type registerDisk struct {
+	mu    sync.Mutex
+	voter member.Voter
+	err   error
+}
+
+func (d *registerDisk) load() (member.Voter, bool, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.voter, true, nil
+}
+
+func (d *registerDisk) storeDocument(doc member.Document, done func(error)) {
+	d.store(done, func() { d.voter = member.Voter{Document: doc} })
+}
+
+func (d *registerDisk) storeVote(v member.Voter, done func(error)) {
+	d.store(done, func() { d.voter.Promised, d.voter.Vote = v.Promised, v.Vote })
+}
+
+func (d *registerDisk) store(done func(error), write func()) {
+	d.mu.Lock()
+	err := d.err
+	if err == nil {
+		write()
+	}
+	d.mu.Unlock()
+	done(err)
 }
 
 // documentOf founds a cluster of n1 to nN.

@@ -21,8 +21,9 @@ type Founding struct {
 	// ClusterName and Buckets are what this node founds with.
 	ClusterName string
 	Buckets     []member.Bucket
-	// Document is the persisted one; nil if the node has none.
-	Document *member.Document
+	// Load reads the persisted document and what the node must not forget of its
+	// part in deciding on the next one; false if it has none.
+	Load func() (member.Voter, bool, error)
 	// Peers are the nodes that are connected right now.
 	Peers func() []dynamo.NodeID
 	// Listed are the addresses of the nodes that the register outside lists, and
@@ -30,8 +31,12 @@ type Founding struct {
 	Listed func() (addresses []string, problem string)
 	// Addresses are where members are, for clients.
 	Addresses func() []*messages.Address
-	// StoreDocument and StoreIntent make facts durable.
+	// Moved is told where a member says that it is now.
+	Moved func(node dynamo.NodeID, address string)
+	// StoreDocument, StoreVote and StoreIntent make facts durable, in the order in
+	// which they are called. Of the voter, StoreVote keeps all but the document.
 	StoreDocument func(doc member.Document, done func(error))
+	StoreVote     func(v member.Voter, done func(error))
 	StoreIntent   func(id founding.ClusterID, done func(error))
 	// Elect puts the id into the register outside, if there is one.
 	Elect func(id founding.ClusterID, done func(won bool, founder dynamo.NodeID, err error))
@@ -40,14 +45,18 @@ type Founding struct {
 // foundingRound is the time between two rounds of questions.
 const foundingRound = 250 * time.Millisecond
 
-// membershipActor holds the cluster document. Before there is one it runs the
-// founding machine.
+// membershipActor holds the cluster document, changes it together with the other
+// members, and spreads it. Before there is one it runs the founding machine.
 type membershipActor struct {
 	s       *Services
+	self    *actor.PID
 	machine *founding.Machine
 	// offers are documents of other nodes that name this one.
 	offers map[dynamo.NodeID]member.Document
 	note   string
+	joining
+	register
+	gossip
 }
 
 // tick is the time for another round; stored and elected are the outcomes of
@@ -55,6 +64,7 @@ type membershipActor struct {
 type (
 	tick   struct{ machine *founding.Machine } // of a machine that is gone: ignored
 	stored struct {
+		by  *membershipActor
 		doc *member.Document // nil: the intent
 		err error
 	}
@@ -76,6 +86,7 @@ func newMembership(s *Services) *actor.Props {
 func (m *membershipActor) Receive(ctx actor.Context) {
 	switch msg := ctx.Message().(type) {
 	case *actor.Started:
+		m.self = ctx.Self()
 		m.start(ctx)
 	case *tick:
 		if msg.machine == m.machine {
@@ -91,22 +102,37 @@ func (m *membershipActor) Receive(ctx actor.Context) {
 		m.stored(ctx, msg)
 	case *elected:
 		m.elected(ctx, msg)
+	case *actor.Stopping, *actor.Restarting:
+		m.gossip.timer.Stop()
+		m.stopProposal()
+	default:
+		if !m.decides(ctx) {
+			m.gossips(ctx)
+		}
 	}
 }
 
 func (m *membershipActor) start(ctx actor.Context) {
 	m.machine = founding.New(m.s.Founding.Config)
 	m.offers = map[dynamo.NodeID]member.Document{}
-	doc := m.s.Founding.Document
-	if now := m.s.Document(); now != nil {
-		doc = now // a restart of this actor
+	voter, found, err := m.s.Founding.Load()
+	if err != nil {
+		panic(err) // the store failed; the supervisor starts over
 	}
-	if doc != nil {
+	if found {
 		m.machine.Step(founding.Stored{})
-		m.enforce(ctx, *doc)
+		m.belong(voter)
+		m.enforce(ctx, voter.Document)
 		return
 	}
 	m.tick(ctx)
+}
+
+// belong begins the node's part in deciding on documents, and in spreading them.
+func (m *membershipActor) belong(v member.Voter) {
+	v.Self, v.Store = m.s.Self, member.StoreID(m.s.Founding.Config.Self.Store)
+	m.voter = &v
+	m.startGossip()
 }
 
 func (m *membershipActor) tick(ctx actor.Context) {
@@ -136,7 +162,7 @@ func (m *membershipActor) run(ctx actor.Context, effects []founding.Effect) {
 				ctx.Request(on(peer, nameMembership), &messages.IdentityRequest{TimeoutMs: uint32(foundingRound.Milliseconds())})
 			}
 		case founding.StoreIntent:
-			f.StoreIntent(e.ID, func(err error) { root.Send(self, &stored{err: err}) })
+			f.StoreIntent(e.ID, func(err error) { root.Send(self, &stored{by: m, err: err}) })
 		case founding.Elect:
 			f.Elect(e.ID, func(won bool, founder dynamo.NodeID, err error) { root.Send(self, &elected{won, founder, err}) })
 		case founding.Found:
@@ -171,18 +197,22 @@ func (m *membershipActor) found(ctx actor.Context, e founding.Found) {
 // store makes a document durable before it comes into force.
 func (m *membershipActor) store(ctx actor.Context, doc member.Document) {
 	self, root := ctx.Self(), m.s.System.Root
-	m.s.Founding.StoreDocument(doc, func(err error) { root.Send(self, &stored{doc: &doc, err: err}) })
+	m.s.Founding.StoreDocument(doc, func(err error) { root.Send(self, &stored{by: m, doc: &doc, err: err}) })
 }
 
 func (m *membershipActor) stored(ctx actor.Context, r *stored) {
 	switch {
+	case r.by != m: // of an instance before a restart, which has read the store since
 	case r.err != nil:
 		panic(r.err) // the store failed; the supervisor starts over
 	case r.doc == nil:
 		m.run(ctx, m.machine.Step(founding.IntentStored{}))
-	default:
+	case m.voter == nil:
 		m.run(ctx, m.machine.Step(founding.Stored{}))
 		m.s.Log.Info("in a cluster", slog.String("cluster", r.doc.String()), slog.String("id", r.doc.ClusterID.String()))
+		m.belong(member.Voter{Document: *r.doc})
+		m.enforce(ctx, *r.doc)
+	default:
 		m.enforce(ctx, *r.doc)
 	}
 }
@@ -198,9 +228,15 @@ func (m *membershipActor) elected(ctx actor.Context, r *elected) {
 // enforce brings a durable document into force on this node.
 func (m *membershipActor) enforce(ctx actor.Context, doc member.Document) {
 	m.offers = nil
+	if now := m.s.Document(); now != nil && now.Version > doc.Version {
+		return // the actor has restarted, and what it had learned is on its way to the disk
+	}
 	m.s.document.Store(&doc)
 	m.s.OnDocument(doc)
-	ctx.Send(actor.NewPID(string(m.s.Self), nameVnodes), &document{doc: doc})
+	ctx.Send(on(m.s.Self, nameVnodes), &document{doc: doc})
+	m.rows.Retain(&doc)
+	m.factsChanged(ctx)
+	m.tellWaiting(doc.Version)
 }
 
 // identity says who this node is and what it knows.
@@ -231,6 +267,9 @@ func (m *membershipActor) heard(ctx actor.Context, msg *messages.IdentityReply) 
 		known = m.named(*doc)
 		m.offers[who.ID] = *doc
 	}
+	if known == founding.NamesOthers {
+		m.ask(ctx, who.ID, *doc)
+	}
 	m.run(ctx, m.machine.Step(founding.Answer{From: who, Known: known}))
 }
 
@@ -241,8 +280,10 @@ func (m *membershipActor) named(doc member.Document) founding.Known {
 	switch {
 	case !ok:
 		return founding.NamesOthers
-	case us.Store != member.StoreID(self.Store):
+	case us.Store != member.StoreID(self.Store) && us.Status != member.Gone:
 		return founding.NamesOurName
+	case us.Status == member.Gone:
+		return founding.NamesOthers
 	}
 	return founding.NamesUs
 }

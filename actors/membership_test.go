@@ -62,6 +62,7 @@ func TestFoundAlone(t *testing.T) {
 			Elect:         elect,
 			StoreIntent:   func(_ founding.ClusterID, done func(error)) { intents <- done },
 			StoreDocument: func(_ member.Document, done func(error)) { documents <- done },
+			Load:          func() (member.Voter, bool, error) { return member.Voter{}, false, nil },
 		}
 	}}
 	r := start(t, o)

@@ -5,21 +5,24 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	"github.com/dynactor/dynactor/actors"
 	"github.com/dynactor/dynactor/dynamo"
 	"github.com/dynactor/dynactor/dynamo/founding"
 	"github.com/dynactor/dynactor/dynamo/member"
 	"github.com/dynactor/dynactor/dynamo/vnode"
+	"github.com/dynactor/dynactor/messages"
 	"github.com/dynactor/dynactor/storage"
 )
 
 // founding tells the membership actor how to come into a cluster.
 func (n *Node) founding() (actors.Founding, error) {
-	doc, found, err := readDocument(n.engine)
-	if err != nil {
-		return actors.Founding{}, err
+	if _, _, err := n.loadVoter(); err != nil {
+		return actors.Founding{}, err // before anything runs
 	}
 	intent, durable, err := n.readIntent()
 	if err != nil {
@@ -37,10 +40,8 @@ func (n *Node) founding() (actors.Founding, error) {
 			Expect: n.expect(), Elect: n.discovery.Elects(), Intent: intent, IntentDurable: durable,
 		},
 		ClusterName: n.config.Cluster, Buckets: n.config.Buckets, Peers: n.peers, Addresses: n.addresses,
-		StoreDocument: n.storeDocument, StoreIntent: n.storeIntent, Elect: n.elect, Listed: n.listed,
-	}
-	if found {
-		f.Document = &doc
+		Load: n.loadVoter, StoreDocument: n.storeDocument, StoreVote: n.storeVote, StoreIntent: n.storeIntent,
+		Elect: n.elect, Listed: n.listed, Moved: n.moved,
 	}
 	return f, nil
 }
@@ -56,7 +57,10 @@ func (n *Node) expect() int {
 	return 1 + n.config.otherSeeds()
 }
 
-var intentKey = vnode.NodeKey("intent")
+var (
+	intentKey   = vnode.NodeKey("intent")
+	registerKey = vnode.NodeKey("register")
+)
 
 // readIntent returns the cluster id that this node meant to found, or a fresh
 // one.
@@ -84,6 +88,49 @@ func (n *Node) storeDocument(doc member.Document, done func(error)) {
 		return
 	}
 	n.store(documentKey, raw, done)
+}
+
+// loadVoter reads the document and what the node has promised about the next one.
+func (n *Node) loadVoter() (member.Voter, bool, error) {
+	doc, found, err := readDocument(n.engine)
+	v := member.Voter{Document: doc}
+	if err != nil || !found {
+		return v, found, err
+	}
+	raw, err := readFact(n.engine, registerKey)
+	if errors.Is(err, storage.ErrNotFound) {
+		return v, true, nil
+	}
+	if err != nil {
+		return v, true, err
+	}
+	var wire messages.RegisterState
+	if err := proto.Unmarshal(raw, &wire); err != nil {
+		return v, true, fmt.Errorf("%w: register: %w", ErrDamaged, err)
+	}
+	if err := messages.ToRegisterState(&wire, &v); err != nil {
+		return v, true, fmt.Errorf("%w: register: %w", ErrDamaged, err)
+	}
+	return v, true, nil
+}
+
+func (n *Node) storeVote(v member.Voter, done func(error)) {
+	raw, err := proto.Marshal(messages.FromRegister(&v))
+	if err != nil {
+		done(err)
+		return
+	}
+	n.store(registerKey, raw, done)
+}
+
+// moved tells the links where a member says that it is.
+func (n *Node) moved(id dynamo.NodeID, address string) {
+	if address == "" || string(id) == n.config.Name {
+		return
+	}
+	if err := n.links.SetPeer(string(id), address); err != nil {
+		n.log.Error("member's address", slog.String("member", string(id)), slog.Any("error", err))
+	}
 }
 
 // store makes a fact durable without waiting.

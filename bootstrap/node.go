@@ -196,7 +196,7 @@ func (n *Node) startLinks(Options) error {
 	c := link.Default()
 	c.NodeID, c.ClusterName = n.config.Name, n.config.Cluster
 	c.ClusterID = n.clusterID
-	c.Start = n.identity.Start
+	c.Start, c.Admit = n.identity.Start, n.admit
 	c.Listener, c.Advertise = n.listener, n.config.Advertise
 	c.Logger = n.log
 	c.Observer.Up, c.Observer.Down = n.peerUp, n.peerDown
@@ -237,6 +237,16 @@ func (n *Node) clusterID() []byte {
 	return nil
 }
 
+// admit refuses those that were members once.
+func (n *Node) admit(id string) error {
+	if doc := n.document.Load(); doc != nil {
+		if m, known := doc.Member(dynamo.NodeID(id)); known && m.Status == member.Gone {
+			return fmt.Errorf("%s is no member of %s any more; reset its data directory to let it join as a new node", id, doc.ClusterName)
+		}
+	}
+	return nil
+}
+
 func (n *Node) startActors(Options) error {
 	f, err := n.founding()
 	if err != nil {
@@ -258,20 +268,32 @@ func (n *Node) startActors(Options) error {
 
 // onDocument puts a cluster document into force at the links.
 func (n *Node) onDocument(doc member.Document) {
-	n.document.Store(&doc)
-	for _, w := range n.config.ignored(doc) {
-		n.log.Warn(w)
+	before := n.document.Swap(&doc)
+	if before == nil {
+		for _, w := range n.config.ignored(doc) {
+			n.log.Warn(w)
+		}
+		n.discovery.Confirm(founding.ClusterID(doc.ClusterID), doc.Members[0].ID)
+		n.links.ClusterChanged()
 	}
-	n.discovery.Confirm(founding.ClusterID(doc.ClusterID), doc.Members[0].ID)
-	n.links.ClusterChanged()
 	var others []dynamo.NodeID
 	for _, m := range doc.Members {
 		if string(m.ID) == n.config.Name || m.Address == "" {
 			continue
 		}
-		others = append(others, m.ID)
-		if err := n.links.SetPeer(string(m.ID), m.Address); err != nil {
-			n.log.Error("member's address", slog.String("member", string(m.ID)), slog.Any("error", err))
+		was, known := member.Member{}, false
+		if before != nil {
+			was, known = before.Member(m.ID)
+		}
+		switch {
+		case m.Status == member.Gone && (!known || was.Status != member.Gone):
+			n.links.Remove(string(m.ID))
+		case m.Status == member.Gone:
+		default:
+			others = append(others, m.ID)
+			if !known || was.Address != m.Address || was.Status == member.Gone { // gossip may know better by now
+				n.moved(m.ID, m.Address)
+			}
 		}
 	}
 	n.linked.await(others, linkWait, func(lacking string) {

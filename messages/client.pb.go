@@ -877,6 +877,7 @@ type Document struct {
 	Depth         uint32                 `protobuf:"varint,8,opt,name=depth,proto3" json:"depth,omitempty"`
 	Movement      *Movement              `protobuf:"bytes,9,opt,name=movement,proto3" json:"movement,omitempty"`
 	Staged        []*Change              `protobuf:"bytes,10,rep,name=staged,proto3" json:"staged,omitempty"`
+	AutoJoin      bool                   `protobuf:"varint,11,opt,name=auto_join,json=autoJoin,proto3" json:"auto_join,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -979,6 +980,13 @@ func (x *Document) GetStaged() []*Change {
 		return x.Staged
 	}
 	return nil
+}
+
+func (x *Document) GetAutoJoin() bool {
+	if x != nil {
+		return x.AutoJoin
+	}
+	return false
 }
 
 // Movement is how far the cluster is from the settled ring to the next one.
@@ -1660,7 +1668,7 @@ const file_messages_client_proto_rawDesc = "" +
 	"timeout_ms\x18\x05 \x01(\rR\ttimeoutMs\"7\n" +
 	"\tKeysReply\x12\x12\n" +
 	"\x04keys\x18\x01 \x03(\fR\x04keys\x12\x16\n" +
-	"\x06cursor\x18\x02 \x01(\fR\x06cursor\"\xb2\x03\n" +
+	"\x06cursor\x18\x02 \x01(\fR\x06cursor\"\xcf\x03\n" +
 	"\bDocument\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12!\n" +
@@ -1673,7 +1681,8 @@ const file_messages_client_proto_rawDesc = "" +
 	"\x05depth\x18\b \x01(\rR\x05depth\x127\n" +
 	"\bmovement\x18\t \x01(\v2\x1b.dynactor.messages.MovementR\bmovement\x121\n" +
 	"\x06staged\x18\n" +
-	" \x03(\v2\x19.dynactor.messages.ChangeR\x06staged\"\xc0\x01\n" +
+	" \x03(\v2\x19.dynactor.messages.ChangeR\x06staged\x12\x1b\n" +
+	"\tauto_join\x18\v \x01(\bR\bautoJoin\"\xc0\x01\n" +
 	"\bMovement\x12\x1c\n" +
 	"\tannounced\x18\x01 \x01(\x04R\tannounced\x12\x14\n" +
 	"\x05joint\x18\x02 \x01(\x04R\x05joint\x125\n" +

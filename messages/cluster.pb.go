@@ -4,7 +4,7 @@
 // 	protoc        (unknown)
 // source: messages/cluster.proto
 
-// What membership actors say to each other while a cluster is founded.
+// What membership actors say to each other, and operators to them.
 
 package messages
 
@@ -186,6 +186,942 @@ func (x *IdentityReply) GetDocument() *Document {
 	return nil
 }
 
+// Ballot orders the attempts to make one version of the document.
+type Ballot struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Round         uint64                 `protobuf:"varint,1,opt,name=round,proto3" json:"round,omitempty"`
+	Node          string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	Start         uint64                 `protobuf:"varint,3,opt,name=start,proto3" json:"start,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Ballot) Reset() {
+	*x = Ballot{}
+	mi := &file_messages_cluster_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Ballot) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Ballot) ProtoMessage() {}
+
+func (x *Ballot) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_cluster_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Ballot.ProtoReflect.Descriptor instead.
+func (*Ballot) Descriptor() ([]byte, []int) {
+	return file_messages_cluster_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Ballot) GetRound() uint64 {
+	if x != nil {
+		return x.Round
+	}
+	return 0
+}
+
+func (x *Ballot) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Ballot) GetStart() uint64 {
+	if x != nil {
+		return x.Start
+	}
+	return 0
+}
+
+type Vote struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ballot        *Ballot                `protobuf:"bytes,1,opt,name=ballot,proto3" json:"ballot,omitempty"`
+	Document      *Document              `protobuf:"bytes,2,opt,name=document,proto3" json:"document,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Vote) Reset() {
+	*x = Vote{}
+	mi := &file_messages_cluster_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Vote) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Vote) ProtoMessage() {}
+
+func (x *Vote) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_cluster_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Vote.ProtoReflect.Descriptor instead.
+func (*Vote) Descriptor() ([]byte, []int) {
+	return file_messages_cluster_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Vote) GetBallot() *Ballot {
+	if x != nil {
+		return x.Ballot
+	}
+	return nil
+}
+
+func (x *Vote) GetDocument() *Document {
+	if x != nil {
+		return x.Document
+	}
+	return nil
+}
+
+// RegisterRequest asks a voter to take part in a ballot for a version; with a
+// document, to accept it.
+type RegisterRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ClusterId     []byte                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	Version       uint64                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	Ballot        *Ballot                `protobuf:"bytes,3,opt,name=ballot,proto3" json:"ballot,omitempty"`
+	Document      *Document              `protobuf:"bytes,4,opt,name=document,proto3" json:"document,omitempty"`
+	TimeoutMs     uint32                 `protobuf:"varint,5,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegisterRequest) Reset() {
+	*x = RegisterRequest{}
+	mi := &file_messages_cluster_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegisterRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegisterRequest) ProtoMessage() {}
+
+func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_cluster_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegisterRequest.ProtoReflect.Descriptor instead.
+func (*RegisterRequest) Descriptor() ([]byte, []int) {
+	return file_messages_cluster_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *RegisterRequest) GetClusterId() []byte {
+	if x != nil {
+		return x.ClusterId
+	}
+	return nil
+}
+
+func (x *RegisterRequest) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *RegisterRequest) GetBallot() *Ballot {
+	if x != nil {
+		return x.Ballot
+	}
+	return nil
+}
+
+func (x *RegisterRequest) GetDocument() *Document {
+	if x != nil {
+		return x.Document
+	}
+	return nil
+}
+
+func (x *RegisterRequest) GetTimeoutMs() uint32 {
+	if x != nil {
+		return x.TimeoutMs
+	}
+	return 0
+}
+
+type RegisterReply struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which of the replies of package member it is; see membership.go.
+	Kind          uint32    `protobuf:"varint,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Ballot        *Ballot   `protobuf:"bytes,2,opt,name=ballot,proto3" json:"ballot,omitempty"`
+	Later         *Ballot   `protobuf:"bytes,3,opt,name=later,proto3" json:"later,omitempty"`
+	Vote          *Vote     `protobuf:"bytes,4,opt,name=vote,proto3" json:"vote,omitempty"`
+	Document      *Document `protobuf:"bytes,5,opt,name=document,proto3" json:"document,omitempty"`
+	Version       uint64    `protobuf:"varint,6,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegisterReply) Reset() {
+	*x = RegisterReply{}
+	mi := &file_messages_cluster_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegisterReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegisterReply) ProtoMessage() {}
+
+func (x *RegisterReply) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_cluster_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegisterReply.ProtoReflect.Descriptor instead.
+func (*RegisterReply) Descriptor() ([]byte, []int) {
+	return file_messages_cluster_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *RegisterReply) GetKind() uint32 {
+	if x != nil {
+		return x.Kind
+	}
+	return 0
+}
+
+func (x *RegisterReply) GetBallot() *Ballot {
+	if x != nil {
+		return x.Ballot
+	}
+	return nil
+}
+
+func (x *RegisterReply) GetLater() *Ballot {
+	if x != nil {
+		return x.Later
+	}
+	return nil
+}
+
+func (x *RegisterReply) GetVote() *Vote {
+	if x != nil {
+		return x.Vote
+	}
+	return nil
+}
+
+func (x *RegisterReply) GetDocument() *Document {
+	if x != nil {
+		return x.Document
+	}
+	return nil
+}
+
+func (x *RegisterReply) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+// RegisterState is what a voter keeps on its disk besides the document.
+type RegisterState struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The version that it is about; of another one it says nothing.
+	Version       uint64  `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	Promised      *Ballot `protobuf:"bytes,2,opt,name=promised,proto3" json:"promised,omitempty"`
+	Vote          *Vote   `protobuf:"bytes,3,opt,name=vote,proto3" json:"vote,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegisterState) Reset() {
+	*x = RegisterState{}
+	mi := &file_messages_cluster_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegisterState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegisterState) ProtoMessage() {}
+
+func (x *RegisterState) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_cluster_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegisterState.ProtoReflect.Descriptor instead.
+func (*RegisterState) Descriptor() ([]byte, []int) {
+	return file_messages_cluster_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *RegisterState) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *RegisterState) GetPromised() *Ballot {
+	if x != nil {
+		return x.Promised
+	}
+	return nil
+}
+
+func (x *RegisterState) GetVote() *Vote {
+	if x != nil {
+		return x.Vote
+	}
+	return nil
+}
+
+// NodeRow is what a node says of itself.
+type NodeRow struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Start         uint64                 `protobuf:"varint,2,opt,name=start,proto3" json:"start,omitempty"`
+	Counter       uint64                 `protobuf:"varint,3,opt,name=counter,proto3" json:"counter,omitempty"`
+	Address       string                 `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`
+	Store         []byte                 `protobuf:"bytes,5,opt,name=store,proto3" json:"store,omitempty"`
+	Known         uint64                 `protobuf:"varint,6,opt,name=known,proto3" json:"known,omitempty"`
+	Target        uint64                 `protobuf:"varint,7,opt,name=target,proto3" json:"target,omitempty"`
+	Filled        []uint32               `protobuf:"varint,8,rep,packed,name=filled,proto3" json:"filled,omitempty"`
+	Idle          bool                   `protobuf:"varint,9,opt,name=idle,proto3" json:"idle,omitempty"`
+	Bytes         uint64                 `protobuf:"varint,10,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeRow) Reset() {
+	*x = NodeRow{}
+	mi := &file_messages_cluster_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeRow) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeRow) ProtoMessage() {}
+
+func (x *NodeRow) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_cluster_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeRow.ProtoReflect.Descriptor instead.
+func (*NodeRow) Descriptor() ([]byte, []int) {
+	return file_messages_cluster_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *NodeRow) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *NodeRow) GetStart() uint64 {
+	if x != nil {
+		return x.Start
+	}
+	return 0
+}
+
+func (x *NodeRow) GetCounter() uint64 {
+	if x != nil {
+		return x.Counter
+	}
+	return 0
+}
+
+func (x *NodeRow) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *NodeRow) GetStore() []byte {
+	if x != nil {
+		return x.Store
+	}
+	return nil
+}
+
+func (x *NodeRow) GetKnown() uint64 {
+	if x != nil {
+		return x.Known
+	}
+	return 0
+}
+
+func (x *NodeRow) GetTarget() uint64 {
+	if x != nil {
+		return x.Target
+	}
+	return 0
+}
+
+func (x *NodeRow) GetFilled() []uint32 {
+	if x != nil {
+		return x.Filled
+	}
+	return nil
+}
+
+func (x *NodeRow) GetIdle() bool {
+	if x != nil {
+		return x.Idle
+	}
+	return false
+}
+
+func (x *NodeRow) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+// GossipRequest says what a node knows: digests first, what differs afterwards.
+type GossipRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	Digest        uint64                 `protobuf:"fixed64,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	Rows          []*NodeRow             `protobuf:"bytes,3,rep,name=rows,proto3" json:"rows,omitempty"`
+	Document      *Document              `protobuf:"bytes,4,opt,name=document,proto3" json:"document,omitempty"`
+	TimeoutMs     uint32                 `protobuf:"varint,5,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GossipRequest) Reset() {
+	*x = GossipRequest{}
+	mi := &file_messages_cluster_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GossipRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GossipRequest) ProtoMessage() {}
+
+func (x *GossipRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_cluster_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GossipRequest.ProtoReflect.Descriptor instead.
+func (*GossipRequest) Descriptor() ([]byte, []int) {
+	return file_messages_cluster_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *GossipRequest) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *GossipRequest) GetDigest() uint64 {
+	if x != nil {
+		return x.Digest
+	}
+	return 0
+}
+
+func (x *GossipRequest) GetRows() []*NodeRow {
+	if x != nil {
+		return x.Rows
+	}
+	return nil
+}
+
+func (x *GossipRequest) GetDocument() *Document {
+	if x != nil {
+		return x.Document
+	}
+	return nil
+}
+
+func (x *GossipRequest) GetTimeoutMs() uint32 {
+	if x != nil {
+		return x.TimeoutMs
+	}
+	return 0
+}
+
+type GossipReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	Digest        uint64                 `protobuf:"fixed64,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	Rows          []*NodeRow             `protobuf:"bytes,3,rep,name=rows,proto3" json:"rows,omitempty"`
+	Document      *Document              `protobuf:"bytes,4,opt,name=document,proto3" json:"document,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GossipReply) Reset() {
+	*x = GossipReply{}
+	mi := &file_messages_cluster_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GossipReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GossipReply) ProtoMessage() {}
+
+func (x *GossipReply) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_cluster_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GossipReply.ProtoReflect.Descriptor instead.
+func (*GossipReply) Descriptor() ([]byte, []int) {
+	return file_messages_cluster_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *GossipReply) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *GossipReply) GetDigest() uint64 {
+	if x != nil {
+		return x.Digest
+	}
+	return 0
+}
+
+func (x *GossipReply) GetRows() []*NodeRow {
+	if x != nil {
+		return x.Rows
+	}
+	return nil
+}
+
+func (x *GossipReply) GetDocument() *Document {
+	if x != nil {
+		return x.Document
+	}
+	return nil
+}
+
+// DocumentNews is a document that was decided. It is not answered.
+type DocumentNews struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Document      *Document              `protobuf:"bytes,1,opt,name=document,proto3" json:"document,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DocumentNews) Reset() {
+	*x = DocumentNews{}
+	mi := &file_messages_cluster_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DocumentNews) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DocumentNews) ProtoMessage() {}
+
+func (x *DocumentNews) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_cluster_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DocumentNews.ProtoReflect.Descriptor instead.
+func (*DocumentNews) Descriptor() ([]byte, []int) {
+	return file_messages_cluster_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *DocumentNews) GetDocument() *Document {
+	if x != nil {
+		return x.Document
+	}
+	return nil
+}
+
+// JoinRequest asks a member to stage a node to join.
+type JoinRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Candidate     *IdentityReply         `protobuf:"bytes,1,opt,name=candidate,proto3" json:"candidate,omitempty"`
+	TimeoutMs     uint32                 `protobuf:"varint,2,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JoinRequest) Reset() {
+	*x = JoinRequest{}
+	mi := &file_messages_cluster_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JoinRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JoinRequest) ProtoMessage() {}
+
+func (x *JoinRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_cluster_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
+func (*JoinRequest) Descriptor() ([]byte, []int) {
+	return file_messages_cluster_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *JoinRequest) GetCandidate() *IdentityReply {
+	if x != nil {
+		return x.Candidate
+	}
+	return nil
+}
+
+func (x *JoinRequest) GetTimeoutMs() uint32 {
+	if x != nil {
+		return x.TimeoutMs
+	}
+	return 0
+}
+
+// JoinReply: it is staged, in the version or before.
+type JoinReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JoinReply) Reset() {
+	*x = JoinReply{}
+	mi := &file_messages_cluster_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JoinReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JoinReply) ProtoMessage() {}
+
+func (x *JoinReply) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_cluster_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JoinReply.ProtoReflect.Descriptor instead.
+func (*JoinReply) Descriptor() ([]byte, []int) {
+	return file_messages_cluster_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *JoinReply) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+// ClusterRequest is an operator's: to look, or to change the cluster.
+type ClusterRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which operation; see membership.go.
+	Operation uint32  `protobuf:"varint,1,opt,name=operation,proto3" json:"operation,omitempty"`
+	Change    *Change `protobuf:"bytes,2,opt,name=change,proto3" json:"change,omitempty"`
+	// The version of the document that a commit was planned with.
+	Version       uint64  `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
+	Bucket        *Bucket `protobuf:"bytes,4,opt,name=bucket,proto3" json:"bucket,omitempty"`
+	TimeoutMs     uint32  `protobuf:"varint,5,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClusterRequest) Reset() {
+	*x = ClusterRequest{}
+	mi := &file_messages_cluster_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClusterRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClusterRequest) ProtoMessage() {}
+
+func (x *ClusterRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_cluster_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClusterRequest.ProtoReflect.Descriptor instead.
+func (*ClusterRequest) Descriptor() ([]byte, []int) {
+	return file_messages_cluster_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ClusterRequest) GetOperation() uint32 {
+	if x != nil {
+		return x.Operation
+	}
+	return 0
+}
+
+func (x *ClusterRequest) GetChange() *Change {
+	if x != nil {
+		return x.Change
+	}
+	return nil
+}
+
+func (x *ClusterRequest) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *ClusterRequest) GetBucket() *Bucket {
+	if x != nil {
+		return x.Bucket
+	}
+	return nil
+}
+
+func (x *ClusterRequest) GetTimeoutMs() uint32 {
+	if x != nil {
+		return x.TimeoutMs
+	}
+	return 0
+}
+
+type ClusterReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Document      *Document              `protobuf:"bytes,1,opt,name=document,proto3" json:"document,omitempty"`
+	Nodes         []*NodeState           `protobuf:"bytes,2,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClusterReply) Reset() {
+	*x = ClusterReply{}
+	mi := &file_messages_cluster_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClusterReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClusterReply) ProtoMessage() {}
+
+func (x *ClusterReply) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_cluster_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClusterReply.ProtoReflect.Descriptor instead.
+func (*ClusterReply) Descriptor() ([]byte, []int) {
+	return file_messages_cluster_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ClusterReply) GetDocument() *Document {
+	if x != nil {
+		return x.Document
+	}
+	return nil
+}
+
+func (x *ClusterReply) GetNodes() []*NodeState {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+// NodeState is what the node that was asked knows of another one.
+type NodeState struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Row   *NodeRow               `protobuf:"bytes,1,opt,name=row,proto3" json:"row,omitempty"`
+	// In the opinion of the node that was asked.
+	Reachable     bool `protobuf:"varint,2,opt,name=reachable,proto3" json:"reachable,omitempty"`
+	Slow          bool `protobuf:"varint,3,opt,name=slow,proto3" json:"slow,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeState) Reset() {
+	*x = NodeState{}
+	mi := &file_messages_cluster_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeState) ProtoMessage() {}
+
+func (x *NodeState) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_cluster_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeState.ProtoReflect.Descriptor instead.
+func (*NodeState) Descriptor() ([]byte, []int) {
+	return file_messages_cluster_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *NodeState) GetRow() *NodeRow {
+	if x != nil {
+		return x.Row
+	}
+	return nil
+}
+
+func (x *NodeState) GetReachable() bool {
+	if x != nil {
+		return x.Reachable
+	}
+	return false
+}
+
+func (x *NodeState) GetSlow() bool {
+	if x != nil {
+		return x.Slow
+	}
+	return false
+}
+
 var File_messages_cluster_proto protoreflect.FileDescriptor
 
 const file_messages_cluster_proto_rawDesc = "" +
@@ -207,7 +1143,79 @@ const file_messages_cluster_proto_rawDesc = "" +
 	"partitions\x18\t \x01(\rR\n" +
 	"partitions\x127\n" +
 	"\bdocument\x18\n" +
-	" \x01(\v2\x1b.dynactor.messages.DocumentR\bdocumentB'Z%github.com/dynactor/dynactor/messagesb\x06proto3"
+	" \x01(\v2\x1b.dynactor.messages.DocumentR\bdocument\"H\n" +
+	"\x06Ballot\x12\x14\n" +
+	"\x05round\x18\x01 \x01(\x04R\x05round\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\x12\x14\n" +
+	"\x05start\x18\x03 \x01(\x04R\x05start\"r\n" +
+	"\x04Vote\x121\n" +
+	"\x06ballot\x18\x01 \x01(\v2\x19.dynactor.messages.BallotR\x06ballot\x127\n" +
+	"\bdocument\x18\x02 \x01(\v2\x1b.dynactor.messages.DocumentR\bdocument\"\xd5\x01\n" +
+	"\x0fRegisterRequest\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x04R\aversion\x121\n" +
+	"\x06ballot\x18\x03 \x01(\v2\x19.dynactor.messages.BallotR\x06ballot\x127\n" +
+	"\bdocument\x18\x04 \x01(\v2\x1b.dynactor.messages.DocumentR\bdocument\x12\x1d\n" +
+	"\n" +
+	"timeout_ms\x18\x05 \x01(\rR\ttimeoutMs\"\x87\x02\n" +
+	"\rRegisterReply\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\rR\x04kind\x121\n" +
+	"\x06ballot\x18\x02 \x01(\v2\x19.dynactor.messages.BallotR\x06ballot\x12/\n" +
+	"\x05later\x18\x03 \x01(\v2\x19.dynactor.messages.BallotR\x05later\x12+\n" +
+	"\x04vote\x18\x04 \x01(\v2\x17.dynactor.messages.VoteR\x04vote\x127\n" +
+	"\bdocument\x18\x05 \x01(\v2\x1b.dynactor.messages.DocumentR\bdocument\x12\x18\n" +
+	"\aversion\x18\x06 \x01(\x04R\aversion\"\x8d\x01\n" +
+	"\rRegisterState\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\x125\n" +
+	"\bpromised\x18\x02 \x01(\v2\x19.dynactor.messages.BallotR\bpromised\x12+\n" +
+	"\x04vote\x18\x03 \x01(\v2\x17.dynactor.messages.VoteR\x04vote\"\xed\x01\n" +
+	"\aNodeRow\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
+	"\x05start\x18\x02 \x01(\x04R\x05start\x12\x18\n" +
+	"\acounter\x18\x03 \x01(\x04R\acounter\x12\x18\n" +
+	"\aaddress\x18\x04 \x01(\tR\aaddress\x12\x14\n" +
+	"\x05store\x18\x05 \x01(\fR\x05store\x12\x14\n" +
+	"\x05known\x18\x06 \x01(\x04R\x05known\x12\x16\n" +
+	"\x06target\x18\a \x01(\x04R\x06target\x12\x16\n" +
+	"\x06filled\x18\b \x03(\rR\x06filled\x12\x12\n" +
+	"\x04idle\x18\t \x01(\bR\x04idle\x12\x14\n" +
+	"\x05bytes\x18\n" +
+	" \x01(\x04R\x05bytes\"\xc9\x01\n" +
+	"\rGossipRequest\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x16\n" +
+	"\x06digest\x18\x02 \x01(\x06R\x06digest\x12.\n" +
+	"\x04rows\x18\x03 \x03(\v2\x1a.dynactor.messages.NodeRowR\x04rows\x127\n" +
+	"\bdocument\x18\x04 \x01(\v2\x1b.dynactor.messages.DocumentR\bdocument\x12\x1d\n" +
+	"\n" +
+	"timeout_ms\x18\x05 \x01(\rR\ttimeoutMs\"\xa8\x01\n" +
+	"\vGossipReply\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x16\n" +
+	"\x06digest\x18\x02 \x01(\x06R\x06digest\x12.\n" +
+	"\x04rows\x18\x03 \x03(\v2\x1a.dynactor.messages.NodeRowR\x04rows\x127\n" +
+	"\bdocument\x18\x04 \x01(\v2\x1b.dynactor.messages.DocumentR\bdocument\"G\n" +
+	"\fDocumentNews\x127\n" +
+	"\bdocument\x18\x01 \x01(\v2\x1b.dynactor.messages.DocumentR\bdocument\"l\n" +
+	"\vJoinRequest\x12>\n" +
+	"\tcandidate\x18\x01 \x01(\v2 .dynactor.messages.IdentityReplyR\tcandidate\x12\x1d\n" +
+	"\n" +
+	"timeout_ms\x18\x02 \x01(\rR\ttimeoutMs\"%\n" +
+	"\tJoinReply\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\"\xcd\x01\n" +
+	"\x0eClusterRequest\x12\x1c\n" +
+	"\toperation\x18\x01 \x01(\rR\toperation\x121\n" +
+	"\x06change\x18\x02 \x01(\v2\x19.dynactor.messages.ChangeR\x06change\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\x04R\aversion\x121\n" +
+	"\x06bucket\x18\x04 \x01(\v2\x19.dynactor.messages.BucketR\x06bucket\x12\x1d\n" +
+	"\n" +
+	"timeout_ms\x18\x05 \x01(\rR\ttimeoutMs\"{\n" +
+	"\fClusterReply\x127\n" +
+	"\bdocument\x18\x01 \x01(\v2\x1b.dynactor.messages.DocumentR\bdocument\x122\n" +
+	"\x05nodes\x18\x02 \x03(\v2\x1c.dynactor.messages.NodeStateR\x05nodes\"k\n" +
+	"\tNodeState\x12,\n" +
+	"\x03row\x18\x01 \x01(\v2\x1a.dynactor.messages.NodeRowR\x03row\x12\x1c\n" +
+	"\treachable\x18\x02 \x01(\bR\treachable\x12\x12\n" +
+	"\x04slow\x18\x03 \x01(\bR\x04slowB'Z%github.com/dynactor/dynactor/messagesb\x06proto3"
 
 var (
 	file_messages_cluster_proto_rawDescOnce sync.Once
@@ -221,19 +1229,56 @@ func file_messages_cluster_proto_rawDescGZIP() []byte {
 	return file_messages_cluster_proto_rawDescData
 }
 
-var file_messages_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_messages_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_messages_cluster_proto_goTypes = []any{
 	(*IdentityRequest)(nil), // 0: dynactor.messages.IdentityRequest
 	(*IdentityReply)(nil),   // 1: dynactor.messages.IdentityReply
-	(*Document)(nil),        // 2: dynactor.messages.Document
+	(*Ballot)(nil),          // 2: dynactor.messages.Ballot
+	(*Vote)(nil),            // 3: dynactor.messages.Vote
+	(*RegisterRequest)(nil), // 4: dynactor.messages.RegisterRequest
+	(*RegisterReply)(nil),   // 5: dynactor.messages.RegisterReply
+	(*RegisterState)(nil),   // 6: dynactor.messages.RegisterState
+	(*NodeRow)(nil),         // 7: dynactor.messages.NodeRow
+	(*GossipRequest)(nil),   // 8: dynactor.messages.GossipRequest
+	(*GossipReply)(nil),     // 9: dynactor.messages.GossipReply
+	(*DocumentNews)(nil),    // 10: dynactor.messages.DocumentNews
+	(*JoinRequest)(nil),     // 11: dynactor.messages.JoinRequest
+	(*JoinReply)(nil),       // 12: dynactor.messages.JoinReply
+	(*ClusterRequest)(nil),  // 13: dynactor.messages.ClusterRequest
+	(*ClusterReply)(nil),    // 14: dynactor.messages.ClusterReply
+	(*NodeState)(nil),       // 15: dynactor.messages.NodeState
+	(*Document)(nil),        // 16: dynactor.messages.Document
+	(*Change)(nil),          // 17: dynactor.messages.Change
+	(*Bucket)(nil),          // 18: dynactor.messages.Bucket
 }
 var file_messages_cluster_proto_depIdxs = []int32{
-	2, // 0: dynactor.messages.IdentityReply.document:type_name -> dynactor.messages.Document
-	1, // [1:1] is the sub-list for method output_type
-	1, // [1:1] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	16, // 0: dynactor.messages.IdentityReply.document:type_name -> dynactor.messages.Document
+	2,  // 1: dynactor.messages.Vote.ballot:type_name -> dynactor.messages.Ballot
+	16, // 2: dynactor.messages.Vote.document:type_name -> dynactor.messages.Document
+	2,  // 3: dynactor.messages.RegisterRequest.ballot:type_name -> dynactor.messages.Ballot
+	16, // 4: dynactor.messages.RegisterRequest.document:type_name -> dynactor.messages.Document
+	2,  // 5: dynactor.messages.RegisterReply.ballot:type_name -> dynactor.messages.Ballot
+	2,  // 6: dynactor.messages.RegisterReply.later:type_name -> dynactor.messages.Ballot
+	3,  // 7: dynactor.messages.RegisterReply.vote:type_name -> dynactor.messages.Vote
+	16, // 8: dynactor.messages.RegisterReply.document:type_name -> dynactor.messages.Document
+	2,  // 9: dynactor.messages.RegisterState.promised:type_name -> dynactor.messages.Ballot
+	3,  // 10: dynactor.messages.RegisterState.vote:type_name -> dynactor.messages.Vote
+	7,  // 11: dynactor.messages.GossipRequest.rows:type_name -> dynactor.messages.NodeRow
+	16, // 12: dynactor.messages.GossipRequest.document:type_name -> dynactor.messages.Document
+	7,  // 13: dynactor.messages.GossipReply.rows:type_name -> dynactor.messages.NodeRow
+	16, // 14: dynactor.messages.GossipReply.document:type_name -> dynactor.messages.Document
+	16, // 15: dynactor.messages.DocumentNews.document:type_name -> dynactor.messages.Document
+	1,  // 16: dynactor.messages.JoinRequest.candidate:type_name -> dynactor.messages.IdentityReply
+	17, // 17: dynactor.messages.ClusterRequest.change:type_name -> dynactor.messages.Change
+	18, // 18: dynactor.messages.ClusterRequest.bucket:type_name -> dynactor.messages.Bucket
+	16, // 19: dynactor.messages.ClusterReply.document:type_name -> dynactor.messages.Document
+	15, // 20: dynactor.messages.ClusterReply.nodes:type_name -> dynactor.messages.NodeState
+	7,  // 21: dynactor.messages.NodeState.row:type_name -> dynactor.messages.NodeRow
+	22, // [22:22] is the sub-list for method output_type
+	22, // [22:22] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_messages_cluster_proto_init() }
@@ -248,7 +1293,7 @@ func file_messages_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_messages_cluster_proto_rawDesc), len(file_messages_cluster_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   2,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

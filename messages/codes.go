@@ -42,6 +42,9 @@ const (
 	// remembers; whether it took effect is not known, and asking again will not
 	// tell.
 	CodeForgotten uint32 = 17
+	// CodeConflict: the cluster has changed since what was asked for was planned;
+	// nothing was changed.
+	CodeConflict uint32 = 18
 )
 
 var codeNames = map[uint32]string{
@@ -50,7 +53,7 @@ var codeNames = map[uint32]string{
 	CodeUnknown: "outcome unknown", CodeOverloaded: "overloaded", CodeUnsupported: "unsupported",
 	CodeUnreachable: "unreachable", CodeExpired: "expired", CodeStorage: "storage failed", CodeStale: "stale ring",
 	CodeNotReady: "not ready", CodeRefused: "refused",
-	CodeForgotten: "no longer remembered",
+	CodeForgotten: "no longer remembered", CodeConflict: "conflict",
 }
 
 // CodeName is the code's word in errors and logs.

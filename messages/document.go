@@ -15,7 +15,7 @@ import (
 func FromDocument(d member.Document) *Document {
 	out := &Document{
 		ClusterId: d.ClusterID[:], ClusterName: d.ClusterName, Version: d.Version, Depth: uint32(d.Depth),
-		Settled: fromRing(d.Settled),
+		Settled: fromRing(d.Settled), AutoJoin: d.AutoJoin,
 	}
 	if d.Next != nil {
 		out.Next = fromRing(*d.Next)
@@ -56,7 +56,7 @@ func fromRing(r ring.Ring) *Ring {
 // ToDocument checks and converts a cluster document. The result is valid as
 // member.Document.Validate understands it.
 func ToDocument(m *Document) (member.Document, error) {
-	d := member.Document{ClusterName: m.GetClusterName(), Version: m.GetVersion(), Depth: int(m.GetDepth())}
+	d := member.Document{ClusterName: m.GetClusterName(), Version: m.GetVersion(), Depth: int(m.GetDepth()), AutoJoin: m.GetAutoJoin()}
 	if !toID(d.ClusterID[:], m.GetClusterId()) {
 		return d, fmt.Errorf("%w: cluster id of %d bytes", ErrBounds, len(m.GetClusterId()))
 	}

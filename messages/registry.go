@@ -88,6 +88,15 @@ var table = [...]Info{
 
 	20: {Name: "IdentityRequest", Request: true, FromNode: []string{TargetMembership}, make: func() proto.Message { return new(IdentityRequest) }},
 	21: {Name: "IdentityReply", FromNode: []string{TargetMembership}, make: func() proto.Message { return new(IdentityReply) }},
+	22: {Name: "RegisterRequest", Request: true, FromNode: []string{TargetMembership}, make: func() proto.Message { return new(RegisterRequest) }},
+	23: {Name: "RegisterReply", FromNode: []string{TargetMembership}, make: func() proto.Message { return new(RegisterReply) }},
+	24: {Name: "GossipRequest", Request: true, FromNode: []string{TargetMembership}, make: func() proto.Message { return new(GossipRequest) }},
+	25: {Name: "GossipReply", FromNode: []string{TargetMembership}, make: func() proto.Message { return new(GossipReply) }},
+	26: {Name: "DocumentNews", FromNode: []string{TargetMembership}, make: func() proto.Message { return new(DocumentNews) }},
+	27: {Name: "JoinRequest", Request: true, FromNode: []string{TargetMembership}, make: func() proto.Message { return new(JoinRequest) }},
+	28: {Name: "JoinReply", FromNode: []string{TargetMembership}, make: func() proto.Message { return new(JoinReply) }},
+	29: {Name: "ClusterRequest", Request: true, FromClient: []string{TargetMembership}, make: func() proto.Message { return new(ClusterRequest) }},
+	30: {Name: "ClusterReply", FromNode: []string{TargetClient}, make: func() proto.Message { return new(ClusterReply) }},
 }
 
 func init() {
@@ -137,6 +146,24 @@ func NumberOf(m any) (Number, bool) {
 		return 20, true
 	case *IdentityReply:
 		return 21, true
+	case *RegisterRequest:
+		return 22, true
+	case *RegisterReply:
+		return 23, true
+	case *GossipRequest:
+		return 24, true
+	case *GossipReply:
+		return 25, true
+	case *DocumentNews:
+		return 26, true
+	case *JoinRequest:
+		return 27, true
+	case *JoinReply:
+		return 28, true
+	case *ClusterRequest:
+		return 29, true
+	case *ClusterReply:
+		return 30, true
 	}
 	return 0, false
 }
@@ -214,3 +241,15 @@ func (x *ProbeRequest) SetTimeoutMs(ms uint32) { x.TimeoutMs = ms }
 
 // SetTimeoutMs lowers the time left; the link does so on receipt.
 func (x *IdentityRequest) SetTimeoutMs(ms uint32) { x.TimeoutMs = ms }
+
+// SetTimeoutMs lowers the time left; the link does so on receipt.
+func (x *RegisterRequest) SetTimeoutMs(ms uint32) { x.TimeoutMs = ms }
+
+// SetTimeoutMs lowers the time left; the link does so on receipt.
+func (x *GossipRequest) SetTimeoutMs(ms uint32) { x.TimeoutMs = ms }
+
+// SetTimeoutMs lowers the time left; the link does so on receipt.
+func (x *JoinRequest) SetTimeoutMs(ms uint32) { x.TimeoutMs = ms }
+
+// SetTimeoutMs lowers the time left; the link does so on receipt.
+func (x *ClusterRequest) SetTimeoutMs(ms uint32) { x.TimeoutMs = ms }

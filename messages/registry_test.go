@@ -13,7 +13,8 @@ import (
 // parts are messages that travel inside others only.
 var parts = map[protoreflect.Name]bool{
 	"Quorum": true, "Value": true, "Address": true, "Document": true, "Member": true, "Ring": true, "ReplicaList": true, "Bucket": true,
-	"HandoffRecord": true, "Movement": true, "Switch": true, "Fill": true, "Change": true,
+	"HandoffRecord": true, "Movement": true, "Switch": true, "Fill": true, "Change": true, "Ballot": true, "Vote": true, "RegisterState": true, "NodeRow": true,
+	"NodeState": true,
 }
 
 // TestEveryMessageHasItsNumber: what is generated is in the table or a part of
@@ -119,10 +120,19 @@ node    ProbeRequest     -> detector
 node    ProbeReply       -> detector
 node    IdentityRequest  -> membership
 node    IdentityReply    -> membership
+node    RegisterRequest  -> membership
+node    RegisterReply    -> membership
+node    GossipRequest    -> membership
+node    GossipReply      -> membership
+node    DocumentNews     -> membership
+node    JoinRequest      -> membership
+node    JoinReply        -> membership
+node    ClusterReply     -> client/1
 client  GetRequest       -> coordinator
 client  PutRequest       -> coordinator
 client  RingRequest      -> membership
 client  KeysRequest      -> vnode/1
+client  ClusterRequest   -> membership
 `
 	targets := []string{
 		"coordinator", "vnode/1", "get/1", "put/1", "forward/1", "membership", "client/1", "node", "transfer/1", "detector", "transfers", "vnodes", "links", "links/n1", "",

@@ -167,7 +167,7 @@ func (l *Links) hear(c net.Conn) (*wire, Hello, error) {
 		r = l.authorize(w, &their)
 	}
 	if r == nil {
-		r = l.judgeStart(&their)
+		r = l.judgeMember(&their)
 	}
 	if r != nil {
 		return w, their, r

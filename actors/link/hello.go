@@ -118,13 +118,15 @@ const (
 	RefusedStale
 	// RefusedStopping: the end is stopping. The last frame of an orderly stop.
 	RefusedStopping
+	// RefusedMember: the node is no member any more.
+	RefusedMember
 )
 
 var refusalNames = map[RefusalCode]string{
 	RefusedVersion: "incompatible version", RefusedCluster: "wrong cluster", RefusedSelf: "dialled itself",
 	RefusedDuplicate: "duplicate id", RefusedTarget: "wrong node", RefusedStart: "outdated start",
 	RefusedRole: "role not allowed", RefusedHello: "bad hello", RefusedSuperseded: "superseded",
-	RefusedStale: "stale attempt", RefusedStopping: "stopping",
+	RefusedStale: "stale attempt", RefusedStopping: "stopping", RefusedMember: "not a member",
 }
 
 // String is the code's name in logs and in the console.
@@ -216,4 +218,4 @@ func founding(own, their *Hello) bool {
 }
 
 // foundingNumbers are the messages that need no cluster.
-var foundingNumbers = map[string]bool{"Failure": true, "IdentityRequest": true, "IdentityReply": true}
+var foundingNumbers = map[string]bool{"Failure": true, "IdentityRequest": true, "IdentityReply": true, "JoinRequest": true, "JoinReply": true}

@@ -195,11 +195,12 @@ func (l *Links) Connect(address string) error {
 	return nil
 }
 
-// Remove ends the link to a node and forgets its address. The node may still
-// call.
+// Remove ends the link to a node and forgets its address and which start of it was
+// seen. The node may still call.
 func (l *Links) Remove(id string) {
 	l.mu.Lock()
 	delete(l.wanted, id)
+	delete(l.starts, id)
 	for address, p := range l.prospects {
 		if p.known() == id {
 			delete(l.prospects, address)
@@ -296,11 +297,17 @@ func (l *Links) outlet(id string) *outlet {
 	return nil
 }
 
-// judgeStart refuses a node of which a later start has been seen: it is the
-// process that the later one replaced.
-func (l *Links) judgeStart(h *Hello) *Refusal {
-	if h.Role != messages.RoleNode {
+// judgeMember refuses nodes that Config.Admit does not want, and a node of which a
+// later start has been seen: it is the process that the later one replaced. One that
+// is in no cluster yet may have lost what it was.
+func (l *Links) judgeMember(h *Hello) *Refusal {
+	if h.Role != messages.RoleNode || len(h.ClusterID) == 0 {
 		return nil
+	}
+	if l.config.Admit != nil {
+		if err := l.config.Admit(h.NodeID); err != nil {
+			return &Refusal{Peer: h.NodeID, Code: RefusedMember, Text: err.Error(), Ours: true}
+		}
 	}
 	l.mu.Lock()
 	seen := l.starts[h.NodeID]
@@ -313,7 +320,7 @@ func (l *Links) judgeStart(h *Hello) *Refusal {
 }
 
 func (l *Links) noteStart(h *Hello) {
-	if h.Role != messages.RoleNode {
+	if h.Role != messages.RoleNode || len(h.ClusterID) == 0 {
 		return
 	}
 	l.mu.Lock()

@@ -166,7 +166,7 @@ func (l *Links) judgeWelcome(w *wire, own, their *Hello) *Refusal {
 		r = &Refusal{Code: RefusedRole, Text: "only nodes accept connections", Ours: true}
 	default:
 		if r = l.authorize(w, their); r == nil {
-			r = l.judgeStart(their)
+			r = l.judgeMember(their)
 		}
 	}
 	if r != nil {

@@ -165,3 +165,9 @@ func (d *Document) everybody() []dynamo.NodeID { return d.Voters() }
 func (d *Document) listed(p dynamo.Partition) []dynamo.NodeID {
 	return append(d.Settled.Replicas(p), d.Next.Replicas(p)...)
 }
+
+// Unfinished reports whether Advance may have something to do one day.
+func (d *Document) Unfinished() bool {
+	return d.Next != nil || d.Movement.Queued || len(d.Movement.Filling) > 0 ||
+		slices.ContainsFunc(d.Members, func(m Member) bool { return m.Status == Leaving })
+}

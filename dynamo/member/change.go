@@ -365,3 +365,23 @@ func (d Document) CreateBucket(b Bucket, change bool) (Document, error) {
 	}
 	return out, out.Validate()
 }
+
+// StageJoin stages a node that asks for it: again with the same facts changes
+// nothing, and a node that was reset since takes the place of what it was. In a
+// cluster that was founded with AutoJoin the join is committed at once, by itself.
+func (d Document) StageJoin(c Change) (Document, error) {
+	if slices.Contains(d.Staged, c) {
+		return d, nil
+	}
+	base := d
+	base.Staged = slices.DeleteFunc(slices.Clone(d.Staged), func(o Change) bool { return o.Kind == Join && o.Node == c.Node })
+	out, err := base.Stage(c)
+	if err != nil || !d.AutoJoin {
+		return out, err
+	}
+	alone := d
+	alone.Staged = []Change{c}
+	p, err := alone.Plan()
+	p.Document.Staged = base.Staged
+	return p.Document, err
+}

@@ -132,6 +132,8 @@ type Document struct {
 	Staged []Change
 	// Buckets are ascending by name; others have bucket.Default.
 	Buckets []Bucket
+	// AutoJoin: nodes that ask to join are committed at once.
+	AutoJoin bool
 	// Depth is how long the replica lists should be: at least quorum.MaxN, so
 	// that any bucket finds its replicas. Lists are shorter while there are
 	// fewer members.
@@ -150,6 +152,8 @@ type Founding struct {
 	Depth int
 	// Buckets are created with the cluster, in any order.
 	Buckets []Bucket
+	// AutoJoin is as in Document.
+	AutoJoin bool
 }
 
 // Found makes the first version of a cluster's document: it claims the ring for
@@ -162,6 +166,7 @@ func Found(f Founding) (Document, ring.Report, error) {
 		Version:     1,
 		Members:     slices.SortedFunc(slices.Values(f.Members), func(a, b Member) int { return cmp.Compare(a.ID, b.ID) }),
 		Depth:       cmp.Or(f.Depth, DefaultDepth),
+		AutoJoin:    f.AutoJoin,
 		Buckets:     slices.SortedFunc(slices.Values(f.Buckets), func(a, b Bucket) int { return cmp.Compare(a.Name, b.Name) }),
 	}
 	for i := range d.Members {
@@ -213,7 +218,7 @@ func (d Document) Bucket(name string) (bucket.Properties, bool) {
 func (d Document) Equal(other Document) bool {
 	next := d.Next == nil && other.Next == nil || d.Next != nil && other.Next != nil && d.Next.Equal(*other.Next)
 	return next && d.ClusterID == other.ClusterID && d.ClusterName == other.ClusterName &&
-		d.Version == other.Version && d.Depth == other.Depth && d.Movement.equal(other.Movement) &&
+		d.Version == other.Version && d.Depth == other.Depth && d.AutoJoin == other.AutoJoin && d.Movement.equal(other.Movement) &&
 		slices.EqualFunc(d.Staged, other.Staged, Change.equal) &&
 		slices.Equal(d.Members, other.Members) && slices.Equal(d.Buckets, other.Buckets) &&
 		d.Settled.Equal(other.Settled)

@@ -1,0 +1,110 @@
+package actors
+
+import (
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"github.com/dynactor/dynactor/dynamo/detector"
+	"github.com/dynactor/dynactor/dynamo/member"
+	"github.com/dynactor/dynactor/messages"
+)
+
+// operate carries out an operator's request: it looks, or it changes the document.
+func (m *membershipActor) operate(ctx actor.Context, r *messages.ClusterRequest) {
+	asker := ctx.Sender()
+	if r.GetOperation() == messages.OperationJoin {
+		m.operatorJoins(asker)
+		return
+	}
+	if !m.inCluster(ctx) {
+		return
+	}
+	if r.GetOperation() == messages.OperationStatus {
+		m.s.answer(asker, m.self, m.status(m.voter.Document))
+		return
+	}
+	c, err := operation(r)
+	if err != nil {
+		m.s.answer(asker, m.self, messages.Fail(messages.CodeInvalid, "%v", err))
+		return
+	}
+	c.until = time.Now().Add(min(changeTimeout, max(time.Second, messageTTL(r)*9/10)))
+	c.done = func(d member.Document, err error) {
+		if err != nil {
+			m.s.answer(asker, m.self, changeFailure(err))
+			return
+		}
+		m.s.Log.Info("operator", slog.String("asked", c.what), slog.Uint64("version", d.Version))
+		m.s.answer(asker, m.self, m.status(d))
+	}
+	m.propose(ctx, c)
+}
+
+// operatorJoins has a node that is in no cluster ask to be staged once more.
+func (m *membershipActor) operatorJoins(asker *actor.PID) {
+	if m.voter != nil {
+		m.s.answer(asker, m.self, messages.Fail(messages.CodeInvalid,
+			"%s is in the cluster %s already; ask the node that is to join", m.s.Self, m.voter.Document.ClusterName))
+		return
+	}
+	m.askAgain(asker)
+}
+
+// operation is the change of the document that a request asks for.
+func operation(r *messages.ClusterRequest) (*change, error) {
+	switch r.GetOperation() {
+	case messages.OperationStage:
+		c, err := messages.ToChange(r.GetChange())
+		if err == nil && c.Kind == member.Join {
+			err = errors.New("a node joins by itself: start it with a seed, or ask it with node cluster join --node ITS-ADDRESS")
+		}
+		return &change{what: "stage " + c.String(), make: func(d member.Document) (member.Document, error) { return d.Stage(c) }}, err
+	case messages.OperationClear:
+		return &change{what: "clear", make: member.Document.Clear}, nil
+	case messages.OperationCommit:
+		v := r.GetVersion()
+		return &change{what: "commit", make: func(d member.Document) (member.Document, error) { return d.Commit(v) }}, nil
+	case messages.OperationCreateBucket, messages.OperationSetBucket:
+		b, err := messages.ToBucket(r.GetBucket())
+		set := r.GetOperation() == messages.OperationSetBucket
+		return &change{what: "bucket " + b.Name, make: func(d member.Document) (member.Document, error) { return d.CreateBucket(b, set) }}, err
+	}
+	return nil, errors.New("unknown operation; is the node older than the command?")
+}
+
+// status is the document, and what this node knows of the others.
+func (m *membershipActor) status(d member.Document) *messages.ClusterReply {
+	out := &messages.ClusterReply{Document: messages.FromDocument(d)}
+	for _, x := range d.Members {
+		if x.Status == member.Gone {
+			continue
+		}
+		state := &messages.NodeState{Reachable: m.s.reachable(x.ID), Slow: m.s.opinion(x.ID).opinion == detector.Up && m.s.opinion(x.ID).slow}
+		row, known := m.rows[x.ID]
+		if !known {
+			row = member.Row{Node: x.ID}
+		}
+		state.Row = messages.FromRow(row)
+		out.Nodes = append(out.Nodes, state)
+	}
+	return out
+}
+
+// changeFailure translates why a change was not made.
+func changeFailure(err error) *messages.Failure {
+	code := messages.CodeInvalid
+	switch {
+	case errors.Is(err, member.ErrUndecided):
+		code = messages.CodeUnknown
+	case errors.Is(err, member.ErrNoMajority):
+		code = messages.CodeUnavailable
+	case errors.Is(err, member.ErrOvertaken), errors.Is(err, member.ErrPlanChanged):
+		code = messages.CodeConflict
+	case errors.Is(err, errBusy):
+		code = messages.CodeOverloaded
+	}
+	return messages.Fail(code, "%v", err)
+}
