@@ -33,6 +33,8 @@ var (
 	ErrSiblings = errors.New("client: too many concurrent values")
 	// ErrRefused: the node does not let this client do that.
 	ErrRefused = errors.New("client: refused")
+	// ErrChanged: the cluster has changed since what was asked for was planned.
+	ErrChanged = errors.New("client: the cluster has changed")
 	// ErrInternal: a node failed while it had the request, or it does not
 	// understand it.
 	ErrInternal = errors.New("client: internal error of a node")
@@ -85,7 +87,7 @@ var kinds = map[uint32]error{
 	messages.CodeUnknown: ErrUnknown, messages.CodeOverloaded: ErrOverloaded, messages.CodeUnreachable: ErrUnavailable,
 	messages.CodeExpired: ErrUnavailable, messages.CodeStorage: ErrUnavailable, messages.CodeStale: ErrUnavailable,
 	messages.CodeNotReady: ErrUnavailable, messages.CodeRefused: ErrRefused,
-	messages.CodeForgotten: ErrUnknown,
+	messages.CodeForgotten: ErrUnknown, messages.CodeConflict: ErrChanged,
 }
 
 func fromFailure(node string, f *messages.Failure) *Error {

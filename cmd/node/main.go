@@ -49,6 +49,8 @@ type cli struct {
 	Delete     deleteCmd     `cmd:"" group:"data" help:"Delete a key: all its values, or those that --context has seen."`
 	Import     importCmd     `cmd:"" group:"data" help:"Write the records of a file, one JSON object a line."`
 	Export     exportCmd     `cmd:"" group:"data" help:"Print all values of a bucket, one a line."`
+	Cluster    clusterCmd    `cmd:"" group:"admin" help:"Look at the cluster, and change its members."`
+	Bucket     bucketCmd     `cmd:"" group:"admin" help:"Create buckets and change their properties."`
 	Bench      benchCmd      `cmd:"" group:"tools" help:"Measure throughput and latency."`
 	Completion completionCmd `cmd:"" group:"tools" help:"Print a completion script for a shell: source <(node completion bash)."`
 	Version    versionCmd    `cmd:"" group:"tools" help:"Print the version."`
@@ -115,7 +117,7 @@ func run(ctx context.Context, args []string, s *streams) int {
 func newParser(c *cli, args []string, exit func(int), more ...kong.Option) (*kong.Kong, error) {
 	return kong.New(c, append(more, kong.Name("node"), kong.Description(description), kong.DefaultEnvars("DYNACTOR"),
 		kong.Exit(exit), kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 110}),
-		kong.ExplicitGroups([]kong.Group{{Key: "node", Title: "Nodes:"}, {Key: "data", Title: "Data:"}, {Key: "tools", Title: "Tools:"}}),
+		kong.ExplicitGroups([]kong.Group{{Key: "node", Title: "Nodes:"}, {Key: "data", Title: "Data:"}, {Key: "admin", Title: "Administration:"}, {Key: "tools", Title: "Tools:"}}),
 		kong.Resolvers(fileResolver(args)))...)
 }
 

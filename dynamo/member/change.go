@@ -34,8 +34,6 @@ var (
 	ErrBucketExists = errors.New("the bucket exists")
 	// ErrNoBucket: the bucket was never created.
 	ErrNoBucket = errors.New("no such bucket")
-	// ErrFixed: n and conflicts stay as the bucket was created with.
-	ErrFixed = errors.New("n and conflicts of a bucket cannot be changed")
 )
 
 // ChangeKind says what a staged change does.
@@ -342,7 +340,7 @@ func (d *Document) announce(next ring.Ring) {
 }
 
 // CreateBucket adds a bucket, or changes one that exists when change is true: then
-// n and conflicts must stay.
+// n and conflicts must stay (bucket.ErrFixed).
 func (d Document) CreateBucket(b Bucket, change bool) (Document, error) {
 	if err := b.Validate(); err != nil {
 		return d, fmt.Errorf("%w: %w", ErrBucket, err)
@@ -357,9 +355,8 @@ func (d Document) CreateBucket(b Bucket, change bool) (Document, error) {
 	case !exists:
 		out.Buckets = slices.Insert(out.Buckets, i, b)
 	default:
-		was := out.Buckets[i].Properties
-		if was.Quorum.N != b.Properties.Quorum.N || was.Conflicts != b.Properties.Conflicts {
-			return d, fmt.Errorf("%w: %q has n=%d and conflicts=%v", ErrFixed, b.Name, was.Quorum.N, was.Conflicts)
+		if err := out.Buckets[i].Properties.CheckChange(b.Properties); err != nil {
+			return d, fmt.Errorf("%q: %w", b.Name, err)
 		}
 		out.Buckets[i] = b
 	}

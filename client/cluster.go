@@ -1,0 +1,123 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/dynactor/dynactor/dynamo/member"
+	"github.com/dynactor/dynactor/messages"
+)
+
+// Cluster is what operators do with a cluster (§ 4.8.1): they look at its members
+// and its ring, stage changes, and commit them. Each call asks one connected node.
+// A change is decided by a majority of the members; ErrUnavailable says that no
+// majority could be reached and nothing was changed, ErrUnknown that it may still
+// come into force.
+type Cluster struct{ client *Client }
+
+// Cluster gives access to the cluster itself.
+func (c *Client) Cluster() *Cluster { return &Cluster{client: c} }
+
+// ClusterStatus is what one node knows of the cluster.
+type ClusterStatus struct {
+	// Asked is that node.
+	Asked    string
+	Document member.Document
+	// Nodes has an entry for each member that is not gone, by name.
+	Nodes []NodeStatus
+}
+
+// NodeStatus is what is known of one member.
+type NodeStatus struct {
+	// Row is what the member said of itself last; Counter is 0 when nothing was
+	// heard of it since the node that was asked has started.
+	member.Row
+	// Reachable and Slow are the opinion of the node that was asked.
+	Reachable, Slow bool
+}
+
+// Status asks what a node knows.
+func (c *Cluster) Status(ctx context.Context) (ClusterStatus, error) {
+	return c.do(ctx, &messages.ClusterRequest{Operation: messages.OperationStatus})
+}
+
+// Stage adds a change to those that will be committed together. Nodes that join
+// stage themselves: see Join.
+func (c *Cluster) Stage(ctx context.Context, change member.Change) (ClusterStatus, error) {
+	return c.do(ctx, &messages.ClusterRequest{Operation: messages.OperationStage, Change: messages.FromChange(change)})
+}
+
+// Clear drops what is staged.
+func (c *Cluster) Clear(ctx context.Context) (ClusterStatus, error) {
+	return c.do(ctx, &messages.ClusterRequest{Operation: messages.OperationClear})
+}
+
+// Commit makes the staged changes, if the cluster is still at the version of the
+// document that was planned with (member.Document.Plan); else ErrChanged.
+func (c *Cluster) Commit(ctx context.Context, version uint64) (ClusterStatus, error) {
+	return c.do(ctx, &messages.ClusterRequest{Operation: messages.OperationCommit, Version: version})
+}
+
+// Join has the connected node, which must be in no cluster, ask the cluster of its
+// seeds to be staged. A node does so by itself when it starts for the first time.
+func (c *Cluster) Join(ctx context.Context) (ClusterStatus, error) {
+	return c.do(ctx, &messages.ClusterRequest{Operation: messages.OperationJoin})
+}
+
+// CreateBucket creates a bucket; SetBucket changes one, but for n and conflicts.
+func (c *Cluster) CreateBucket(ctx context.Context, b member.Bucket) (ClusterStatus, error) {
+	return c.do(ctx, &messages.ClusterRequest{Operation: messages.OperationCreateBucket, Bucket: messages.FromBucket(b)})
+}
+
+// SetBucket changes a bucket that exists.
+func (c *Cluster) SetBucket(ctx context.Context, b member.Bucket) (ClusterStatus, error) {
+	return c.do(ctx, &messages.ClusterRequest{Operation: messages.OperationSetBucket, Bucket: messages.FromBucket(b)})
+}
+
+// do asks some connected node, once: what may have been carried out is not asked for
+// again.
+func (c *Cluster) do(ctx context.Context, m *messages.ClusterRequest) (ClusterStatus, error) {
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, c.client.config.Timeout)
+		defer cancel()
+	}
+	node, err := c.client.connected(ctx)
+	if err != nil {
+		return ClusterStatus{}, err
+	}
+	deadline, _ := ctx.Deadline()
+	m.TimeoutMs = uint32(max(1, min(time.Until(deadline), messages.MaxTimeout).Milliseconds()))
+	reply, err := c.client.ask(ctx, node, messages.TargetMembership, m)
+	if err != nil {
+		kind := ErrUnknown
+		if m.GetOperation() == messages.OperationStatus {
+			kind = ErrUnavailable
+		}
+		return ClusterStatus{}, &Error{Kind: kind, Node: node, Text: "no answer", Cause: err}
+	}
+	switch r := reply.message.(type) {
+	case *messages.Failure:
+		return ClusterStatus{}, fromFailure(reply.node, r)
+	case *messages.ClusterReply:
+		return toStatus(reply.node, r)
+	}
+	return ClusterStatus{}, &Error{Kind: ErrInternal, Node: reply.node, Text: fmt.Sprintf("unexpected answer %T", reply.message)}
+}
+
+func toStatus(node string, r *messages.ClusterReply) (ClusterStatus, error) {
+	doc, err := messages.ToDocument(r.GetDocument())
+	if err != nil {
+		return ClusterStatus{}, &Error{Kind: ErrInternal, Node: node, Text: err.Error()}
+	}
+	out := ClusterStatus{Asked: node, Document: doc}
+	for _, n := range r.GetNodes() {
+		row, err := messages.ToRow(n.GetRow())
+		if err != nil {
+			return ClusterStatus{}, &Error{Kind: ErrInternal, Node: node, Text: err.Error()}
+		}
+		out.Nodes = append(out.Nodes, NodeStatus{Row: row, Reachable: n.GetReachable(), Slow: n.GetSlow()})
+	}
+	return out, nil
+}
