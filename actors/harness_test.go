@@ -84,7 +84,7 @@ func start(t testing.TB, o setup) *rig {
 		HintBytes: 1 << 20, MaxValue: 1 << 20, MaxRequests: 100, Timeout: actortest.Patience, DigestAbove: 1000, ReaderCount: 2,
 		OnDocument: func(member.Document) {},
 		Founding: Founding{
-			Config: founding.Config{Self: founding.Candidate{ID: "n1", Store: [16]byte{1}, Start: 1}},
+			Config:    founding.Config{Self: founding.Candidate{ID: "n1", Store: [16]byte{1}, Start: 1}},
 			Addresses: func() []*messages.Address { return nil }, Peers: func() []dynamo.NodeID { return nil },
 			Load: r.disk.load, StoreDocument: r.disk.storeDocument, StoreVote: r.disk.storeVote, Moved: func(dynamo.NodeID, string) {},
 		},
