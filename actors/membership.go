@@ -21,6 +21,7 @@ type Founding struct {
 	// ClusterName and Buckets are what this node founds with.
 	ClusterName string
 	Buckets     []member.Bucket
+	AutoJoin    bool
 	// Load reads the persisted document and what the node must not forget of its
 	// part in deciding on the next one; false if it has none.
 	Load func() (member.Voter, bool, error)
@@ -177,7 +178,7 @@ func (m *membershipActor) run(ctx actor.Context, effects []founding.Effect) {
 func (m *membershipActor) found(ctx actor.Context, e founding.Found) {
 	f := member.Founding{
 		ClusterID: member.ClusterID(e.ID), ClusterName: m.s.Founding.ClusterName,
-		Partitions: m.s.Founding.Config.Self.Partitions, Buckets: m.s.Founding.Buckets,
+		Partitions: m.s.Founding.Config.Self.Partitions, Buckets: m.s.Founding.Buckets, AutoJoin: m.s.Founding.AutoJoin,
 	}
 	for _, c := range e.Members {
 		f.Members = append(f.Members, member.Member{

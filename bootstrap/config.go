@@ -41,6 +41,9 @@ type Config struct {
 	// of Seeds, or 3 with Consul. A node that may found with a list of Seeds must
 	// expect them all: two groups of a list could else found two clusters.
 	Expect int
+	// AutoJoin: the cluster, when this node founds it, takes every node that asks to
+	// join, without an operator's commit.
+	AutoJoin bool
 	// Zone is a group of nodes that fail together; empty is none.
 	Zone string
 	// Capacity is this node's weight against the others'.
@@ -274,11 +277,14 @@ func (c Config) ignored(doc member.Document) []string {
 	if q := doc.Settled.Partitions(); c.Partitions != Default().Partitions && c.Partitions != q {
 		out = append(out, fmt.Sprintf("partitions: %d is ignored, the cluster was founded with %d", c.Partitions, q))
 	}
+	if c.AutoJoin && !doc.AutoJoin {
+		out = append(out, "auto-join is ignored: the cluster was founded without it")
+	}
 	for _, b := range c.Buckets {
 		there, created := doc.Bucket(b.Name)
 		switch {
 		case !created:
-			out = append(out, fmt.Sprintf("bucket %q is ignored: the cluster was founded without it, so it has the defaults", b.Name))
+			out = append(out, fmt.Sprintf("bucket %q is ignored: the cluster does not have it, so it has the defaults; see node bucket create", b.Name))
 		case there != b.Properties:
 			out = append(out, fmt.Sprintf("properties of bucket %q are ignored where they differ from those that the cluster was founded with: %v", b.Name, there))
 		}

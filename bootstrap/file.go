@@ -34,7 +34,7 @@ type Setting struct {
 
 // settings are the names that a file may use, beside buckets.
 var settings = []string{
-	"name", "cluster", "listen", "advertise", "http", "data-dir", "seed", "consul", "found", "expect", "zone", "capacity",
+	"name", "cluster", "listen", "advertise", "http", "data-dir", "seed", "consul", "found", "expect", "auto-join", "zone", "capacity",
 	"partitions", "max-value", "max-requests", "timeout", "cache-mb", "hints-mb", "tls-cert", "tls-key", "tls-ca", "log-level", "log-format",
 }
 
@@ -142,7 +142,7 @@ const aNumber = "a number"
 
 // kindNames says what the settings are that are not text.
 var kindNames = map[string]string{
-	"found": "true or false", "timeout": "a time such as 5s", "expect": aNumber, "capacity": aNumber, "partitions": aNumber,
+	"found": "true or false", "auto-join": "true or false", "timeout": "a time such as 5s", "expect": aNumber, "capacity": aNumber, "partitions": aNumber,
 	"max-value": aNumber, "max-requests": aNumber, "cache-mb": aNumber,
 }
 

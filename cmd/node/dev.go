@@ -133,6 +133,7 @@ func (c *devCmd) start(self string, i int) (*devNode, error) {
 	args := []string{
 		"start", "--name=" + n.name, "--cluster=" + c.Cluster, "--listen=" + n.address, "--http=" + n.http,
 		"--data-dir=" + filepath.Join(c.DataDir, n.name), "--partitions=" + strconv.Itoa(c.Partitions),
+		"--auto-join",
 	}
 	if c.Config != "" {
 		args = append(args, "--config="+c.Config)

@@ -27,6 +27,7 @@ type startCmd struct {
 	Consul      string        `help:"Address of the local Consul agent; takes the place of --seed."`
 	Found       bool          `help:"Found the cluster together with the other nodes if there is none yet."`
 	Expect      int           `help:"How many nodes found the cluster (default: this one and the seeds; with Consul 3)."`
+	AutoJoin    bool          `help:"When founding: take every node that asks to join, without an operator's commit."`
 	Zone        string        `help:"Group of nodes that fail together; replicas go to distinct zones."`
 	Capacity    int           `help:"Weight of this node against the others." default:"1"`
 	Partitions  int           `help:"Number of partitions, a power of two, fixed when the cluster is founded." default:"64"`
@@ -47,7 +48,7 @@ type startCmd struct {
 func (c *startCmd) config() (bootstrap.Config, bootstrap.File, error) {
 	out := bootstrap.Config{
 		Name: c.Name, Cluster: c.Cluster, Listen: c.Listen, Advertise: c.Advertise, HTTP: c.HTTP, DataDir: c.DataDir,
-		Seeds: c.Seed, Consul: c.Consul, Found: c.Found, Expect: c.Expect, Zone: c.Zone, Capacity: c.Capacity,
+		Seeds: c.Seed, Consul: c.Consul, Found: c.Found, Expect: c.Expect, AutoJoin: c.AutoJoin, Zone: c.Zone, Capacity: c.Capacity,
 		Partitions: c.Partitions, MaxValue: c.MaxValue, MaxRequests: c.MaxRequests, Timeout: c.Timeout, CacheMB: c.CacheMB, HintsMB: c.HintsMB,
 		TLSCert: c.TLSCert, TLSKey: c.TLSKey, TLSCA: c.TLSCA, LogLevel: c.LogLevel, LogFormat: c.LogFormat,
 	}
