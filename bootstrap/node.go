@@ -1,6 +1,7 @@
 package bootstrap
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -196,7 +197,8 @@ func (n *Node) startLinks(Options) error {
 	c := link.Default()
 	c.NodeID, c.ClusterName = n.config.Name, n.config.Cluster
 	c.ClusterID = n.clusterID
-	c.Start, c.Admit = n.identity.Start, n.admit
+	store := n.identity.StoreID()
+	c.Start, c.Store, c.Admit = n.identity.Start, store[:], n.admit
 	c.Listener, c.Advertise = n.listener, n.config.Advertise
 	c.Logger = n.log
 	c.Observer.Up, c.Observer.Down = n.peerUp, n.peerDown
@@ -237,12 +239,21 @@ func (n *Node) clusterID() []byte {
 	return nil
 }
 
-// admit refuses those that were members once.
-func (n *Node) admit(id string) error {
-	if doc := n.document.Load(); doc != nil {
-		if m, known := doc.Member(dynamo.NodeID(id)); known && m.Status == member.Gone {
-			return fmt.Errorf("%s is no member of %s any more; reset its data directory to let it join as a new node", id, doc.ClusterName)
-		}
+// admit refuses those that were members once, and stores that are not the member's:
+// a disk that was lost and found again, or a copy of another one (H49).
+func (n *Node) admit(h link.Hello) error {
+	doc := n.document.Load()
+	if doc == nil {
+		return nil
+	}
+	m, known := doc.Member(dynamo.NodeID(h.NodeID))
+	switch {
+	case !known:
+	case m.Status == member.Gone:
+		return fmt.Errorf("%s is no member of %s any more; empty its data directory to let it join as a new node", h.NodeID, doc.ClusterName)
+	case !bytes.Equal(h.Store, m.Store[:]):
+		return fmt.Errorf("%s shows the store %x, the member has %v: another disk has taken its place, or this is a copy; empty its data directory",
+			h.NodeID, h.Store, m.Store)
 	}
 	return nil
 }

@@ -41,9 +41,11 @@ type Config struct {
 	// only exchange what founding needs. nil: a client that does not know it.
 	// It is called from several goroutines.
 	ClusterID func() []byte
+	// Store is the id of the node's store; empty on clients.
+	Store []byte
 	// Admit, if set, says why a node that belongs to the cluster is not wanted. It is
 	// called from several goroutines.
-	Admit func(nodeID string) error
+	Admit func(Hello) error
 	// Start grows with each start of this node: a process that was replaced by
 	// a later one is refused. Clients use a random number.
 	Start uint64

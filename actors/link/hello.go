@@ -46,6 +46,8 @@ type Hello struct {
 	Target string
 	// Advertise is where the end can be reached; empty if it cannot.
 	Advertise string
+	// Store is the id of the node's store; empty with clients.
+	Store []byte
 }
 
 // appendHello appends a hello or welcome frame.
@@ -62,6 +64,7 @@ func appendHello(dst []byte, kind byte, h *Hello) []byte {
 	dst = appendString(dst, h.NodeID)
 	dst = appendString(dst, h.Target)
 	dst = appendString(dst, h.Advertise)
+	dst = appendString(dst, string(h.Store))
 	return endFrame(dst, start)
 }
 
@@ -85,6 +88,7 @@ func parseHello(b []byte) (Hello, error) {
 	h.NodeID = string(d.bytes(MaxNodeID))
 	h.Target = string(d.bytes(MaxNodeID))
 	h.Advertise = string(d.bytes(MaxText))
+	h.Store = bytes.Clone(d.bytes(MaxClusterID))
 	if d.bad {
 		return Hello{}, fmt.Errorf("%w: %d bytes are not its fields", ErrHello, len(b))
 	}

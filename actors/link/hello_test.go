@@ -80,7 +80,7 @@ func drawHello(t *rapid.T) Hello {
 		Role: messages.Role(rapid.Byte().Draw(t, "role")), Lane: rapid.Byte().Draw(t, "lane"),
 		Start: rapid.Uint64().Draw(t, "start"), Sequence: rapid.Uint64().Draw(t, "sequence"),
 		Cluster: text(MaxText, "cluster"), ClusterID: []byte(text(MaxClusterID, "cluster id")),
-		NodeID: text(MaxNodeID, "id"), Target: text(MaxNodeID, "target"), Advertise: text(MaxText, "advertise"),
+		NodeID: text(MaxNodeID, "id"), Target: text(MaxNodeID, "target"), Advertise: text(MaxText, "advertise"), Store: []byte(text(MaxClusterID, "store")),
 	}
 }
 

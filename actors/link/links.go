@@ -305,7 +305,7 @@ func (l *Links) judgeMember(h *Hello) *Refusal {
 		return nil
 	}
 	if l.config.Admit != nil {
-		if err := l.config.Admit(h.NodeID); err != nil {
+		if err := l.config.Admit(*h); err != nil {
 			return &Refusal{Peer: h.NodeID, Code: RefusedMember, Text: err.Error(), Ours: true}
 		}
 	}
