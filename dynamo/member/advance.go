@@ -101,10 +101,10 @@ func (d *Document) advance(facts map[dynamo.NodeID]Facts) bool {
 	return changed
 }
 
-// filling reports whether a replica of the partition's next list lacks data because
-// it is new there.
+// filling reports whether a replica that is new by the partition's next list lacks
+// data.
 func (d *Document) filling(p dynamo.Partition) bool {
-	return slices.ContainsFunc(d.Movement.Filling, func(f Fill) bool { return f.Partition == p && !f.Whole })
+	return slices.ContainsFunc(d.Movement.Filling, func(f Fill) bool { return f.Partition == p && d.isNew(p, f.Node) })
 }
 
 // settle ends the movement.

@@ -51,8 +51,8 @@ type Switch struct {
 type Fill struct {
 	Partition dynamo.Partition
 	Node      dynamo.NodeID
-	// Whole: the node's disk was lost, so that it lacks everything. Otherwise it is
-	// new in some places of the next list.
+	// Whole: the node's disk was lost, so that it lacks everything, also where it is
+	// new by the next list. Otherwise it lacks only what it is new for.
 	Whole bool
 }
 
@@ -195,16 +195,22 @@ func compareFills(a, b Fill) int {
 	return cmp.Or(cmp.Compare(a.Partition, b.Partition), cmp.Compare(a.Node, b.Node))
 }
 
-// FillsOf are the fills that a node has to do now: those of lost disks, and those
-// of a movement that is joint.
+// FillsOf are the fills that a node has to do now: all once the movement is joint,
+// before that only those of lost disks in places that are not new.
 func (d *Document) FillsOf(node dynamo.NodeID) []Fill {
 	var out []Fill
 	for _, f := range d.Movement.Filling {
-		if f.Node == node && (f.Whole || d.Movement.Joint != 0) {
+		if f.Node == node && (d.Movement.Joint != 0 || !d.isNew(f.Partition, node)) {
 			out = append(out, f)
 		}
 	}
 	return out
+}
+
+// isNew reports whether a node is a replica by the next list for some n for which it
+// is none by the settled one.
+func (d *Document) isNew(p dynamo.Partition, node dynamo.NodeID) bool {
+	return d.Next != nil && position(*d.Next, p, node) < position(d.Settled, p, node)
 }
 
 // FillRange is for which numbers of replicas n a fill lacks data: from to to, both
@@ -230,17 +236,26 @@ func position(r ring.Ring, p dynamo.Partition, node dynamo.NodeID) int {
 }
 
 // Sources are the replicas that a fill takes keys with n replicas from, all of
-// them: only together they are sure to have every write that met its quorum. Those
-// that are removed, and those that lack everything themselves, are not among them.
+// them: only together they are sure to have every write that met its quorum. A
+// source that is being filled itself has what was written since it took its place.
+// Removed members are not among them.
 func (d *Document) Sources(f Fill, n int) []dynamo.NodeID {
 	var out []dynamo.NodeID
 	for _, node := range d.Reading(f.Partition).Primaries(f.Partition, n) {
-		other, lacks := d.Filling(f.Partition, node)
-		if m, ok := d.Member(node); node != f.Node && ok && !m.Removed && !(lacks && other.Whole) {
+		if m, ok := d.Member(node); node != f.Node && ok && !m.Removed {
 			out = append(out, node)
 		}
 	}
 	return out
+}
+
+// Gives reports whether a source that goes by this document may serve a fill of the
+// receiver, whose store is named, for the target. It must refuse writes that were
+// planned before the receiver had to have them: what it took later would be
+// missed. So it knows that the movement is joint, and the receiver's new store.
+func (d *Document) Gives(f Fill, store StoreID, target uint64) bool {
+	m, ok := d.Member(f.Node)
+	return ok && m.Store == store && d.Target() == target && (d.Movement.Joint != 0 || !d.isNew(f.Partition, f.Node))
 }
 
 // Target is the version of the ring that fills are for: a fact that was found for
@@ -254,14 +269,29 @@ func (d *Document) Target() uint64 {
 
 // Moved reports whether requests for the partition that were planned with the older
 // document must not be served with this one: they would use other replicas, or
-// others of them would have to answer.
+// others of them would have to answer; or a replica has lost its disk since, so that
+// what it has confirmed counts no more.
 func (d *Document) Moved(older *Document, p dynamo.Partition) bool {
-	read, was := d.Reading(p), older.Reading(p)
-	if !slices.Equal(read.Replicas(p), was.Replicas(p)) {
-		return true
-	}
+	return d.otherReplicas(older, p, d.Reading(p), older.Reading(p)) || d.otherBoth(older, p)
+}
+
+func (d *Document) otherBoth(older *Document, p dynamo.Partition) bool {
 	also, before := d.both(p), older.both(p)
-	return (also == nil) != (before == nil) || also != nil && !slices.Equal(also.Replicas(p), before.Replicas(p))
+	if also == nil || before == nil {
+		return also != before
+	}
+	return d.otherReplicas(older, p, *also, *before)
+}
+
+// otherReplicas reports whether the lists of a partition differ, or a node on them has
+// another store.
+func (d *Document) otherReplicas(older *Document, p dynamo.Partition, r, was ring.Ring) bool {
+	list := r.Replicas(p)
+	return !slices.Equal(list, was.Replicas(p)) || slices.ContainsFunc(list, func(node dynamo.NodeID) bool {
+		now, _ := d.Member(node)
+		then, _ := older.Member(node)
+		return now.Store != then.Store
+	})
 }
 
 // both is the ring that writes of the partition use besides that of Reading; nil if
