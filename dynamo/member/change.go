@@ -26,7 +26,7 @@ var (
 	ErrHoldsData = errors.New("the node holds data")
 	// ErrRemovedStore: the store belonged to a member that was removed.
 	ErrRemovedStore = errors.New("the node was removed from the cluster")
-	// ErrValue: a capacity or zone is out of bounds.
+	// ErrValue: a change is malformed, or a capacity, zone or address out of bounds.
 	ErrValue = errors.New("bad value")
 	// ErrPlanChanged: what is committed is not what was planned.
 	ErrPlanChanged = errors.New("the cluster has changed since the plan was made")
@@ -103,6 +103,37 @@ func (c Change) String() string {
 // of capacity and zone.
 func (k ChangeKind) sole() bool { return k != SetCapacity && k != SetZone }
 
+// check reports what is wrong with a change whatever the members are.
+func (c Change) check() error {
+	if err := c.Node.Validate(); err != nil {
+		return err
+	}
+	capacity, zone := 1, c.Zone
+	switch m := c.Member; c.Kind {
+	case Join:
+		if m.ID != c.Node || m.Store.IsZero() || len(m.Address) > MaxAddress {
+			return fmt.Errorf("%s joins as %q with store %v and an address of %d bytes, at most %d", c.Node, m.ID, m.Store, len(m.Address), MaxAddress)
+		}
+		capacity, zone = m.Capacity, m.Zone
+	case Replace:
+		if err := c.With.Validate(); err != nil {
+			return err
+		}
+	case SetCapacity:
+		capacity = c.Capacity
+	case Leave, Remove, SetZone:
+	default:
+		return fmt.Errorf("change %v", c.Kind)
+	}
+	if capacity < 1 || capacity > ring.MaxCapacity {
+		return fmt.Errorf("capacity %d, allowed are 1 to %d", capacity, ring.MaxCapacity)
+	}
+	if len(zone) > dynamo.MaxNodeName {
+		return fmt.Errorf("a zone of %d bytes, at most %d", len(zone), dynamo.MaxNodeName)
+	}
+	return nil
+}
+
 // excludes reports whether both changes cannot be made together.
 func (c Change) excludes(o Change) bool {
 	return o.Kind.sole() && (o.Node == c.Node || o.With == c.Node || c.With != "" && c.With == o.With)
@@ -122,6 +153,9 @@ func (d Document) successor() Document {
 // Stage adds a change to those that will be committed together. Errors are those
 // above.
 func (d Document) Stage(c Change) (Document, error) {
+	if err := c.check(); err != nil {
+		return d, fmt.Errorf("%w: %w", ErrValue, err)
+	}
 	out := d.successor()
 	if !c.Kind.sole() {
 		out.Staged = slices.DeleteFunc(out.Staged, func(o Change) bool { return o.Kind == c.Kind && o.Node == c.Node })
@@ -186,22 +220,14 @@ func (d *Document) change(c Change) error {
 		if !ok || with.Status == Gone {
 			return fmt.Errorf("%w: %s; the node that replaces %s must be staged to join", ErrUnknownMember, c.With, c.Node)
 		}
-		if with.Status != Joining || d.inRings(c.With) {
+		if with.Status != Joining || d.inRings(c.With) || c.With == c.Node {
 			return fmt.Errorf("%w: %s is a member that has partitions; %s can be replaced only by a node that is new", ErrHoldsData, c.With, c.Node)
 		}
 		m.Status, m.Removed = Leaving, m.Removed || c.Dead
 	case SetCapacity:
-		if c.Capacity < 1 || c.Capacity > ring.MaxCapacity {
-			return fmt.Errorf("%w: capacity %d, allowed are 1 to %d", ErrValue, c.Capacity, ring.MaxCapacity)
-		}
 		m.Capacity = c.Capacity
 	case SetZone:
-		if len(c.Zone) > dynamo.MaxNodeName {
-			return fmt.Errorf("%w: a zone of %d bytes, at most %d", ErrValue, len(c.Zone), dynamo.MaxNodeName)
-		}
 		m.Zone = c.Zone
-	default:
-		return fmt.Errorf("%w: change %v", ErrValue, c.Kind)
 	}
 	return nil
 }

@@ -113,21 +113,29 @@ func (d Document) checkMovement(add addFunc) {
 	if d.Next == nil && (m.Announced != 0 || m.Joint != 0 || len(m.Switched) > 0) {
 		add(ErrMovement, "there is no next ring")
 	}
-	if d.Next != nil && (m.Announced == 0 || m.Joint != 0 && m.Joint <= m.Announced || m.Joint == 0 && len(m.Switched) > 0) {
-		add(ErrMovement, "announced at %d, joint at %d, %d partitions switched", m.Announced, m.Joint, len(m.Switched))
+	if d.Next != nil && (m.Announced == 0 || m.Joint != 0 && m.Joint <= m.Announced || m.Joint == 0 && len(m.Switched) > 0) ||
+		max(m.Announced, m.Joint) > d.Version {
+		add(ErrMovement, "announced at %d, joint at %d, %d partitions switched at version %d", m.Announced, m.Joint, len(m.Switched), d.Version)
 	}
 	q := dynamo.Partition(d.Settled.Partitions())
 	for i, s := range m.Switched {
-		if s.Partition >= q || s.At == 0 || i > 0 && m.Switched[i-1].Partition >= s.Partition {
+		if s.Partition >= q || s.At <= m.Joint || s.At > d.Version || i > 0 && m.Switched[i-1].Partition >= s.Partition {
 			add(ErrMovement, "partition %d of %d switched at %d", s.Partition, q, s.At)
 		}
 	}
 	for i, f := range m.Filling {
 		_, known := d.Member(f.Node)
-		if f.Partition >= q || !known || i > 0 && compareFills(m.Filling[i-1], f) >= 0 || !f.Whole && d.Next == nil {
+		if f.Partition >= q || !known || i > 0 && compareFills(m.Filling[i-1], f) >= 0 || !f.Whole && !d.lacksNew(f) {
 			add(ErrMovement, "partition %d of %d is filled on %q", f.Partition, q, f.Node)
 		}
 	}
+}
+
+// lacksNew reports whether a fill can be one of a replica that is new: its partition
+// is switched only after it.
+func (d Document) lacksNew(f Fill) bool {
+	_, switched := d.switched(f.Partition)
+	return !switched && d.Next != nil && d.Next.Partitions() == d.Settled.Partitions() && d.isNew(f.Partition, f.Node)
 }
 
 func (d Document) checkStaged(add addFunc) {
@@ -135,8 +143,8 @@ func (d Document) checkStaged(add addFunc) {
 		add(ErrStaged, "%d changes, at most %d", len(d.Staged), MaxMembers)
 	}
 	for _, c := range d.Staged {
-		if err := c.Node.Validate(); err != nil || c.Kind > SetZone || len(c.Zone) > dynamo.MaxNodeName || c.Capacity < 0 || c.Capacity > ring.MaxCapacity {
-			add(ErrStaged, "%v of %q", c.Kind, c.Node)
+		if err := c.check(); err != nil {
+			add(ErrStaged, "%v of %q: %w", c.Kind, c.Node, err)
 		}
 	}
 }
