@@ -163,8 +163,21 @@ func (d Document) Stage(c Change) (Document, error) {
 		return d, fmt.Errorf("%w: %s; clear what is staged first", ErrStagedAlready, out.Staged[i])
 	}
 	out.Staged = append(out.Staged, c)
+	if _, err := d.outdated(); err != nil {
+		return d, err
+	}
 	if _, err := out.apply(); err != nil {
 		return d, err
+	}
+	return out, nil
+}
+
+// outdated is apply, with what to do when changes that were possible when they were
+// staged are so no more: for example because a member that was leaving has gone.
+func (d Document) outdated() (Document, error) {
+	out, err := d.apply()
+	if err != nil {
+		return d, fmt.Errorf("%w; clear what is staged, and stage it anew", err)
 	}
 	return out, nil
 }
@@ -283,7 +296,7 @@ func (d Document) Plan() (Plan, error) {
 	if len(d.Staged) == 0 {
 		return Plan{}, ErrNothingStaged
 	}
-	out, err := d.apply()
+	out, err := d.outdated()
 	if err != nil {
 		return Plan{}, err
 	}

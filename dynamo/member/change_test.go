@@ -213,6 +213,14 @@ func TestStageRefuses(t *testing.T) {
 		"join with a long zone":       {base, malformed(func(c *Change) { c.Member.Zone = strings.Repeat("a", 257) }), ErrValue, "at most"},
 		"replace by a bad name":       {base, replace("a", "a b", false), ErrValue, "a b"},
 	}
+	outdated := staged(t, committed(t, base, of(Leave, "a")), of(Remove, "a"))
+	outdated = ended(t, outdated)
+	if _, err := outdated.Plan(); !errors.Is(err, ErrUnknownMember) || !strings.Contains(err.Error(), "clear what is staged") {
+		t.Errorf("a member that is to be removed has gone: %v", err)
+	}
+	if _, err := outdated.Stage(of(Leave, "b")); !errors.Is(err, ErrUnknownMember) || !strings.Contains(err.Error(), "clear what is staged") {
+		t.Errorf("another change after that: %v", err)
+	}
 	sentinels := []error{
 		ErrUnknownMember, ErrAlreadyMember, ErrStagedAlready, ErrNothingStaged, ErrLastMember, ErrHoldsData, ErrRemovedStore, ErrValue, ErrPlanChanged,
 	}

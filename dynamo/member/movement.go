@@ -200,12 +200,15 @@ func compareFills(a, b Fill) int {
 func (d *Document) FillsOf(node dynamo.NodeID) []Fill {
 	var out []Fill
 	for _, f := range d.Movement.Filling {
-		if f.Node == node && (d.Movement.Joint != 0 || !d.isNew(f.Partition, node)) {
+		if f.Node == node && d.due(f) {
 			out = append(out, f)
 		}
 	}
 	return out
 }
+
+// due reports whether a fill can be done: what is new waits until the movement is joint.
+func (d *Document) due(f Fill) bool { return d.Movement.Joint != 0 || !d.isNew(f.Partition, f.Node) }
 
 // isNew reports whether a node is a replica by the next list for some n for which it
 // is none by the settled one.
@@ -255,7 +258,7 @@ func (d *Document) Sources(f Fill, n int) []dynamo.NodeID {
 // missed. So it knows that the movement is joint, and the receiver's new store.
 func (d *Document) Gives(f Fill, store StoreID, target uint64) bool {
 	m, ok := d.Member(f.Node)
-	return ok && m.Store == store && d.Target() == target && (d.Movement.Joint != 0 || !d.isNew(f.Partition, f.Node))
+	return ok && m.Store == store && d.Target() == target && d.due(f)
 }
 
 // Target is the version of the ring that fills are for: a fact that was found for
