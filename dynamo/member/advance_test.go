@@ -98,8 +98,46 @@ func TestFactsOfOthers(t *testing.T) {
 	if status(leaving, "a") != "leaving" || leaving.Next != nil {
 		t.Errorf("a is %s while it keeps data for others", status(leaving, "a"))
 	}
+	elsewhere := perfect(leaving)
+	f := elsewhere["a"]
+	f.Target--
+	elsewhere["a"] = f
+	if next, changed := leaving.Advance(elsewhere); changed {
+		t.Errorf("a was idle by another ring, and is %s", status(next, "a"))
+	}
 	if end := ended(t, leaving); status(end, "a") != "gone" {
 		t.Errorf("a is %s in the end", status(end, "a"))
+	}
+}
+
+// TestEachIsWaitedFor: one member that does not know keeps the movement from becoming
+// joint, and the partitions that it is or was a replica of from being done.
+func TestEachIsWaitedFor(t *testing.T) {
+	announced := committed(t, found(t, founding()), newcomer("d", 9), replace("b", "d", false))
+	joint, _ := announced.Advance(perfect(announced))
+	switched, _ := joint.Advance(perfect(joint))
+	for _, m := range announced.Members {
+		late := func(d Document, known uint64) Document {
+			facts := perfect(d)
+			f := facts[m.ID]
+			f.Known = known
+			facts[m.ID] = f
+			next, _ := d.Advance(facts)
+			return next
+		}
+		if d := late(announced, announced.Version-1); d.Movement.Joint != 0 {
+			t.Errorf("joint before %s knows", m.ID)
+		}
+		d := late(switched, switched.Version-1)
+		for p := range dynamo.Partition(switched.Settled.Partitions()) {
+			listed := switched.Settled.IsPrimary(p, switched.Depth, m.ID) || switched.Next.IsPrimary(p, switched.Depth, m.ID)
+			if switched.Phase(p) != PhaseSwitched || d.Next == nil || (d.Phase(p) == PhaseDone) == listed {
+				t.Errorf("partition %d is %v while %s does not know that it is switched", p, d.Phase(p), m.ID)
+			}
+		}
+	}
+	if d, _ := switched.Advance(perfect(switched)); d.Next != nil {
+		t.Errorf("all know, and %+v", d.Movement)
 	}
 }
 
