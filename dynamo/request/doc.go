@@ -23,7 +23,8 @@
 //  2. the version goes to the other N-1 replicas, while the local write is
 //     under way: Put.replicate
 //  3. when W nodes confirmed, the write is done: AwaitingQuorum; nodes that fail
-//     are replaced by fallbacks that keep a hint (§ 4.6)
+//     are replaced by fallbacks that keep a hint (§ 4.6). While the partition
+//     moves, W are needed of the nodes where it is and W of those where it will be
 //  4. late confirmations are awaited for a while: AwaitingStragglers
 //
 // Invariants of both: exactly one Reply, unless neither the quorum nor a

@@ -171,9 +171,30 @@ type Unavailable struct {
 	PrimariesAnswered, PrimariesNeeded int
 	// Failures says why the others do not count, in the order they were asked.
 	Failures []Failure
+	// Where says which replicas were too few.
+	Where Where
 	// Attempted: a write was made and may still appear. False for a get, and
 	// for a put that was given up before it began.
 	Attempted bool
+}
+
+// Where tells the two lists of a write to a partition that moves apart.
+type Where uint8
+
+const (
+	// Everywhere: there is one list only.
+	Everywhere Where = iota
+	// WhereRead: the list that reads use.
+	WhereRead
+	// Elsewhere: the other one.
+	Elsewhere
+)
+
+// String says so in an error, before the numbers.
+func (w Where) String() string {
+	return [...]string{
+		"", "the partition moves: of the replicas that reads use ", "the partition moves: of the replicas that reads do not use ",
+	}[w]
 }
 
 // Failure is why one node's answer is missing or does not count.
@@ -224,7 +245,7 @@ func certainty(attempted bool) Certainty {
 
 // String says how many answered and what kept the others.
 func (u Unavailable) String() string {
-	s := fmt.Sprintf("%d of %d answered", u.Answered, u.Needed)
+	s := fmt.Sprintf("%v%d of %d answered", u.Where, u.Answered, u.Needed)
 	if u.PrimariesNeeded > 0 {
 		s += fmt.Sprintf(", %d of %d primaries", u.PrimariesAnswered, u.PrimariesNeeded)
 	}

@@ -48,7 +48,7 @@ func NewGet(cfg GetConfig) (*Get, error) {
 	if err := checkParams(cfg.Params); err != nil {
 		return nil, err
 	}
-	return &Get{cfg: cfg, places: newPlaces(cfg.Candidates, cfg.Params.R, cfg.Params.PR)}, nil
+	return &Get{cfg: cfg, places: newPlaces(cfg.Candidates, cfg.Params.N, cfg.Params.R, cfg.Params.PR)}, nil
 }
 
 // State says what the read awaits.
@@ -71,7 +71,7 @@ func (g *Get) Start() []Effect {
 		return g.fail() // there are too few candidates to begin with
 	}
 	whole := g.wholeFrom()
-	for i := range min(g.cfg.Params.N, len(g.places.list)) {
+	for i := range g.places.once {
 		x := g.places.take(nil)
 		x.full = i == whole
 		g.ask(x)
@@ -82,8 +82,7 @@ func (g *Get) Start() []Effect {
 
 // wholeFrom is the index of the candidate that is asked for all values.
 func (g *Get) wholeFrom() int {
-	n := min(g.cfg.Params.N, len(g.places.list))
-	return max(0, slices.IndexFunc(g.places.list[:n], func(x place) bool { return x.replica.Node == g.cfg.Near }))
+	return max(0, slices.IndexFunc(g.places.list[:g.places.once], func(x place) bool { return x.replica.Node == g.cfg.Near }))
 }
 
 // Step advances the read by one event and returns what to do, in order. now is

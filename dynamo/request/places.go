@@ -14,6 +14,8 @@ var (
 	ErrParams = errors.New("request: bad quorum")
 	// ErrNotOnList: a put must be coordinated by one of the first N candidates.
 	ErrNotOnList = errors.New("request: coordinator is not on the preference list")
+	// ErrTwoTasks: a node that is on both lists of a put is to do one thing.
+	ErrTwoTasks = errors.New("request: a node has different tasks on the two lists")
 )
 
 // stage is how far one candidate is.
@@ -34,6 +36,8 @@ type place struct {
 	replica dynamo.Replica
 	stage   stage
 	reason  Reason
+	// lists are those in which its answer counts.
+	lists lists
 
 	// Of a get: what the replica answered, whether all values were asked for,
 	// and how far a Fetch is (spare, asked, answered or failed).
@@ -44,21 +48,30 @@ type place struct {
 	sync bool
 }
 
-// places are the candidates of a request and the tally of their answers.
+// places are the candidates of a request and the tally of their answers. A write
+// to a partition that moves has a second list with a tally of its own.
 type places struct {
 	list  []place
 	tally quorum.Tally
-	next  int // index of the first spare
+	// also is the tally of the second list; nil when there is none.
+	also *quorum.Tally
+	// once is how many are asked at once: they come first.
+	once int
+	// closed: nobody else is asked.
+	closed bool
 }
 
-func newPlaces(candidates []dynamo.Replica, needed, primaries int) places {
+// newPlaces makes the places of candidates, of which the first n are to be asked
+// at once.
+func newPlaces(candidates []dynamo.Replica, n, needed, primaries int) places {
 	p := places{list: make([]place, 0, len(candidates)), tally: quorum.NewTally(needed, primaries)}
 	for _, c := range candidates {
 		// A node that is named twice would still be one disk.
 		if p.tally.Add(c.Node, c.Role == dynamo.Primary) {
-			p.list = append(p.list, place{replica: c})
+			p.list = append(p.list, place{replica: c, lists: inFirst})
 		}
 	}
+	p.once = min(n, len(p.list))
 	return p
 }
 
@@ -71,26 +84,32 @@ func (p *places) find(node dynamo.NodeID) *place {
 	return nil
 }
 
-// take returns the next spare, now asked, or nil when there is none. A fallback
-// that has nobody to stand in for stands in for instead, or for whom instead
-// stood in.
+// take returns the next spare, now asked, or nil when there is none: of those
+// whose answer counts where that of instead would have. A fallback that has nobody
+// to stand in for stands in for instead, or for whom instead stood in, and counts
+// where that one does.
 func (p *places) take(instead *place) *place {
-	for ; p.next < len(p.list); p.next++ {
-		x := &p.list[p.next]
-		if x.stage != spare {
+	for i := range p.list {
+		x := &p.list[i]
+		if p.closed || x.stage != spare || instead != nil && x.lists&instead.lists == 0 {
 			continue
 		}
 		x.stage = asked
 		if instead != nil && x.replica.Role == dynamo.Fallback && x.replica.For == "" {
-			x.replica.For = instead.replica.Node
-			if instead.replica.For != "" {
-				x.replica.For = instead.replica.For
-			}
+			x.replica.For = owner(instead.replica)
+			p.narrow(x, instead.lists)
 		}
-		p.next++
 		return x
 	}
 	return nil
+}
+
+// owner is the primary whose copy a replica keeps.
+func owner(r dynamo.Replica) dynamo.NodeID {
+	if r.Role == dynamo.Fallback {
+		return r.For
+	}
+	return r.Node
 }
 
 // fail records that a place that was asked failed, and reports whether that is
@@ -100,18 +119,18 @@ func (p *places) fail(x *place, reason Reason) bool {
 		return false
 	}
 	x.stage, x.reason = failed, reason
-	p.tally.Fail(x.replica.Node)
+	p.count(x, (*quorum.Tally).Fail)
 	return true
 }
 
 // giveUp takes all that have not answered for failed: the time is over.
 func (p *places) giveUp() {
+	p.closed = true
 	for i := range p.list {
 		x := &p.list[i]
 		p.fail(x, TimedOut)
 		if x.stage == spare {
-			p.tally.Fail(x.replica.Node)
-			p.next = len(p.list)
+			p.count(x, (*quorum.Tally).Fail)
 		}
 	}
 }
@@ -129,18 +148,24 @@ func (p *places) pending() int {
 
 // shortfall describes why the quorum was not met.
 func (p *places) shortfall(attempted bool) Unavailable {
+	list, tally, where := p.short()
 	u := Unavailable{
-		Answered: p.tally.Answered(), Needed: p.tally.Needed(),
-		PrimariesAnswered: p.tally.Primaries(), PrimariesNeeded: p.tally.NeededPrimaries(),
-		Attempted: attempted,
+		Answered: tally.Answered(), Needed: tally.Needed(),
+		PrimariesAnswered: tally.Primaries(), PrimariesNeeded: tally.NeededPrimaries(),
+		Where: where, Attempted: attempted,
 	}
 	for i := range p.list {
-		if owner := p.list[i].replica.For; owner != "" && p.find(owner) == nil {
+		x := &p.list[i]
+		if owner := x.replica.For; owner != "" && x.lists&list != 0 && p.find(owner) == nil {
 			u.Failures = append(u.Failures, Failure{owner, Unreachable}) // was so before the request began
 		}
 	}
 	for i := range p.list {
-		switch x := &p.list[i]; x.stage {
+		x := &p.list[i]
+		if x.lists&list == 0 {
+			continue
+		}
+		switch x.stage {
 		case failed:
 			u.Failures = append(u.Failures, Failure{x.replica.Node, x.reason})
 		case hollow:
@@ -175,6 +200,9 @@ type ReplicaDescription struct {
 
 func (p *places) describe(state State, key dynamo.Key) Description {
 	d := Description{State: state, Key: key, Quorum: p.tally.String()}
+	if p.also != nil {
+		d.Quorum += "; of the other list " + p.also.String()
+	}
 	for _, x := range p.list {
 		stage := stageNames[x.stage]
 		if x.fetch == asked {

@@ -18,7 +18,11 @@ type PutConfig struct {
 	// Candidates are where to write, best first, on distinct nodes: the first N
 	// at once, each further one when one of them fails (ring.Candidates).
 	Candidates []dynamo.Replica
-	// Local is the node that runs this machine; it is one of the first N.
+	// Also is where to write besides when the partition moves, in the same manner;
+	// W and PW hold for each of the two lists. A node on both has the same task in
+	// both, is asked once and counts in both (ring.Joint).
+	Also []dynamo.Replica
+	// Local is the node that runs this machine; it is one of the first N of a list.
 	Local dynamo.NodeID
 }
 
@@ -36,16 +40,20 @@ type Put struct {
 	effects []Effect
 }
 
-// NewPut plans a write. It fails with ErrParams on impossible numbers and with
-// ErrNotOnList when this node may not coordinate the key: then the request is
-// to be passed on to one that may.
+// NewPut plans a write. It fails with ErrParams on impossible numbers, with
+// ErrTwoTasks on impossible lists, and with ErrNotOnList when this node may not
+// coordinate the key: then the request is to be passed on to one that may.
 func NewPut(cfg PutConfig) (*Put, error) {
 	if err := checkParams(cfg.Params); err != nil {
 		return nil, err
 	}
-	p := &Put{cfg: cfg, places: newPlaces(cfg.Candidates, cfg.Params.W, cfg.Params.PW)}
-	first := p.places.list[:min(cfg.Params.N, len(p.places.list))]
-	if !slices.ContainsFunc(first, func(x place) bool { return x.replica.Node == cfg.Local }) {
+	p := &Put{cfg: cfg, places: newPlaces(cfg.Candidates, cfg.Params.N, cfg.Params.W, cfg.Params.PW)}
+	if len(cfg.Also) > 0 {
+		if err := p.places.join(cfg.Also, cfg.Params.N, cfg.Params.W, cfg.Params.PW); err != nil {
+			return nil, err
+		}
+	}
+	if !slices.ContainsFunc(p.places.list[:p.places.once], func(x place) bool { return x.replica.Node == cfg.Local }) {
 		return nil, ErrNotOnList
 	}
 	return p, nil
@@ -67,7 +75,7 @@ func (p *Put) Start() []Effect {
 	if p.state != Ready {
 		return nil
 	}
-	if p.places.tally.State() == quorum.Lost {
+	if p.places.state() == quorum.Lost {
 		return p.finish(p.places.shortfall(false))
 	}
 	p.state = AwaitingDot
@@ -130,11 +138,11 @@ func (p *Put) awaitDot(e Event) []Effect {
 	return nil
 }
 
-// replicate sends the record to the other N - 1 replicas, while the local
-// vnode makes it durable.
+// replicate sends the record to the other replicas of the first N, while the
+// local vnode makes it durable.
 func (p *Put) replicate() []Effect {
 	p.state = AwaitingQuorum
-	for i := range min(p.cfg.Params.N, len(p.places.list)) {
+	for i := range p.places.once {
 		if p.places.list[i].replica.Node != p.cfg.Local {
 			p.send(p.places.take(nil), p.cfg.Durability == dynamo.DurabilityAll)
 		}
@@ -203,7 +211,7 @@ func (p *Put) confirm(node dynamo.NodeID) bool {
 		return false
 	}
 	x.stage, x.reason = answered, NoReason
-	p.places.tally.Answer(node)
+	p.places.count(x, (*quorum.Tally).Answer)
 	return true
 }
 
@@ -211,11 +219,11 @@ func (p *Put) confirm(node dynamo.NodeID) bool {
 // answered who soon will, so that the error says how many hold the write. What
 // was written stays written: it is never rolled back.
 func (p *Put) judge() []Effect {
-	switch p.places.tally.State() {
+	switch p.places.state() {
 	case quorum.Met:
 		p.emit(Reply{Written{
 			Record: p.prepared.Record, Dot: p.prepared.Dot,
-			Replicas: p.places.tally.Answered(), Known: p.prepared.Known,
+			Replicas: p.places.answered(), Known: p.prepared.Known,
 		}})
 		if p.places.pending() == 0 {
 			return p.stop()
@@ -277,14 +285,6 @@ func (p *Put) lacking(x *place) dynamo.NodeID {
 		return ""
 	}
 	return primary
-}
-
-// owner is the primary whose copy a replica keeps.
-func owner(r dynamo.Replica) dynamo.NodeID {
-	if r.Role == dynamo.Fallback {
-		return r.For
-	}
-	return r.Node
 }
 
 func (p *Put) emit(e Effect) { p.effects = append(p.effects, e) }

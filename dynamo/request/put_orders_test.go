@@ -69,13 +69,64 @@ func TestPutEveryOrder(t *testing.T) {
 	}
 }
 
+// TestPutEveryOrderJoint does the same with a partition that moves: a write needs
+// its quorum in both lists. A node of both is asked once.
+func TestPutEveryOrderJoint(t *testing.T) {
+	orders := 0
+	for _, layout := range []struct{ read, also string }{
+		{"a b e>", "a c e>"},       // one node is new
+		{"a b e>", "c d f>"},       // other spares, too
+		{"a b e>", "c d e>"},       // both are
+		{"a b", "b c"},             // nobody may stand in
+		{"a e>x f>", "a e>x f>"},   // a primary of both is down
+		{"a e>x f>", "b c f>"},     // one of the first list only
+		{"a b e> f>", "c e>x e>y"}, // refused: e has two tasks
+	} {
+		cfg := PutConfig{Candidates: replicas(layout.read), Also: replicas(layout.also), Params: params(2, 1, 2, 0, 0), Local: "a"}
+		if _, err := NewPut(cfg); err != nil {
+			if !errors.Is(err, ErrTwoTasks) || layout.also != "c e>x e>y" {
+				t.Fatalf("%+v: %v", layout, err)
+			}
+			continue
+		}
+		for w := 1; w <= 2; w++ {
+			for _, pw := range []int{0, 1, 2} {
+				for way := range vnodeWays {
+					for fails := range 32 {
+						if way >= vnodeRefuses && fails > 1 {
+							continue // nobody else is asked
+						}
+						cfg.Params, cfg.Durability = params(2, 1, w, 0, pw), dynamo.Durability((fails+w)%3)
+						cfg.Local = cfg.Candidates[0].Node
+						if fails%2 == 1 {
+							cfg.Local = cfg.Also[0].Node
+						}
+						run := newPutRun(t, cfg, way, fails, false)
+						if len(run.all) < 5 && fails >= 1<<len(run.all) {
+							continue
+						}
+						orders += permute(func(choose func(int) int) {
+							newPutRun(t, cfg, way, fails, fails%2 == 0).run(choose)
+						})
+					}
+				}
+			}
+		}
+	}
+	t.Logf("%d orders", orders)
+	if orders < 25_000 {
+		t.Errorf("only %d orders were tried", orders)
+	}
+}
+
 // putRun is one order: the machine, and what the oracle knows.
 type putRun struct {
 	t     *testing.T
 	put   *Put
 	cfg   PutConfig
-	local []Event // still to come from the local vnode
-	fails int     // bit i: candidate i fails
+	all   []dynamo.Replica // both lists, each node once
+	local []Event          // still to come from the local vnode
+	fails int              // bit i: candidate i fails
 	twice bool
 	// sent is who was sent the record, heard whose answer came, durable and
 	// failed what it was.
@@ -94,16 +145,22 @@ func newPutRun(t *testing.T, cfg PutConfig, way, fails int, twice bool) *putRun 
 	if err != nil {
 		t.Fatal(err)
 	}
+	all := slices.Clone(cfg.Candidates)
+	for _, c := range cfg.Also {
+		if !slices.Contains(all, c) {
+			all = append(all, c)
+		}
+	}
 	set := func() map[dynamo.NodeID]bool { return make(map[dynamo.NodeID]bool, 5) }
 	return &putRun{
-		t: t, put: p, cfg: cfg, local: script(way, cfg.Local), fails: fails, twice: twice,
+		t: t, put: p, cfg: cfg, all: all, local: script(way, cfg.Local), fails: fails, twice: twice,
 		sent: set(), heard: set(), durable: set(), failed: set(), synced: set(), hints: make(map[dynamo.NodeID]dynamo.NodeID, 5),
 	}
 }
 
 func (x *putRun) fatalf(format string, args ...any) {
 	x.t.Helper()
-	x.t.Fatalf("%v %v local %s %v: %s\nafter %+v", x.cfg.Params, x.cfg.Durability, x.cfg.Local, x.cfg.Candidates,
+	x.t.Fatalf("%v %v local %s %v %v: %s\nafter %+v", x.cfg.Params, x.cfg.Durability, x.cfg.Local, x.cfg.Candidates, x.cfg.Also,
 		fmt.Sprintf(format, args...), x.trace)
 }
 
@@ -114,7 +171,7 @@ func (x *putRun) run(choose func(int) int) {
 		if len(x.local) > 0 {
 			open = append(open, x.local[0])
 		}
-		for i, c := range x.cfg.Candidates {
+		for i, c := range x.all {
 			switch {
 			case !x.sent[c.Node] || x.heard[c.Node]:
 			case x.fails&(1<<i) != 0:
@@ -209,13 +266,8 @@ func (x *putRun) absorb(effects []Effect) {
 // fallback, has a hint here unless one of them confirmed; nobody else has one.
 func (x *putRun) checkHints(hinted map[dynamo.NodeID]bool) {
 	asked, kept := map[dynamo.NodeID]bool{}, map[dynamo.NodeID]bool{}
-	for _, c := range x.cfg.Candidates {
-		owner := c.Node
-		if c.Role == dynamo.Fallback {
-			if owner = x.hints[c.Node]; c.Node == x.cfg.Local {
-				owner = c.For
-			}
-		}
+	for _, c := range x.all {
+		owner := x.owner(c)
 		asked[owner] = asked[owner] || x.sent[c.Node]
 		kept[owner] = kept[owner] || x.durable[c.Node]
 	}
@@ -226,35 +278,82 @@ func (x *putRun) checkHints(hinted map[dynamo.NodeID]bool) {
 	}
 }
 
+// owner is the primary whose copy a candidate keeps, as far as it was asked.
+func (x *putRun) owner(c dynamo.Replica) dynamo.NodeID {
+	switch {
+	case c.Role == dynamo.Primary:
+		return c.Node
+	case x.hints[c.Node] != "":
+		return x.hints[c.Node]
+	}
+	return c.For
+}
+
+// standing is what came of one list, and what may still come.
+type standing struct{ confirmed, primaries, open, openPrimaries int }
+
+// standing counts the nodes of a list: its primaries, and those that keep the copy
+// of one of them. One that stands in for nobody yet may still count.
+func (x *putRun) standing(list []dynamo.Replica) standing {
+	var s standing
+	owners := map[dynamo.NodeID]bool{}
+	for _, c := range list {
+		if c.Role == dynamo.Primary {
+			owners[c.Node] = true
+		}
+		owners[c.For] = true // spares have none, and may stand in for anybody
+	}
+	for _, c := range x.all {
+		primary := map[bool]int{true: 1}[c.Role == dynamo.Primary && slices.Contains(list, c)]
+		switch counts := owners[x.owner(c)] && (x.owner(c) != "" || slices.Contains(list, c)); {
+		case !counts:
+		case x.durable[c.Node]:
+			s.confirmed, s.primaries = s.confirmed+1, s.primaries+primary
+		case !x.failed[c.Node] && !x.late:
+			s.open, s.openPrimaries = s.open+1, s.openPrimaries+primary
+		}
+	}
+	return s
+}
+
 // checkReply holds the reply, or its absence, against what was heard so far.
 func (x *putRun) checkReply(e Event) {
 	needed, pw := max(x.cfg.Params.W, x.cfg.Params.PW), x.cfg.Params.PW
-	confirmed, primaries, open, openPrimaries, awaited := 0, 0, 0, 0, 0
-	for _, c := range x.cfg.Candidates {
-		primary := map[bool]int{true: 1}[c.Role == dynamo.Primary]
-		switch {
-		case x.durable[c.Node]:
-			confirmed, primaries = confirmed+1, primaries+primary
-		case !x.failed[c.Node] && !x.late:
-			open, openPrimaries = open+1, openPrimaries+primary
-			if _, asked := x.synced[c.Node]; asked {
-				awaited++
-			}
+	met, short := true, []standing(nil)
+	for _, list := range [][]dynamo.Replica{x.cfg.Candidates, x.cfg.Also} {
+		if len(list) == 0 {
+			continue
+		}
+		s := x.standing(list)
+		met = met && s.confirmed >= needed && s.primaries >= pw
+		if s.confirmed+s.open < needed || s.primaries+s.openPrimaries < pw {
+			short = append(short, s)
+		}
+	}
+	confirmed, awaited := 0, 0
+	for _, c := range x.all {
+		if x.durable[c.Node] {
+			confirmed++
+		} else if _, asked := x.synced[c.Node]; asked && !x.failed[c.Node] && !x.late {
+			awaited++
 		}
 	}
 	want := ""
 	switch _, crashed := e.(Fail); {
 	case !x.prepared:
 		want = x.wantUnprepared(e, crashed)
-	case confirmed >= needed && primaries >= pw:
+	case met:
 		want = fmt.Sprintf("written by %d: a1 | a1=v", confirmed)
 	case awaited > 0 && !x.late: // also when the quorum is lost: how far did the write go?
-	case confirmed+open < needed || primaries+openPrimaries < pw || x.late:
+	case len(short) > 0:
 		u, ok := x.replied.(Unavailable)
-		if !ok || !u.Attempted || u.Certainty() != Uncertain || u.Answered != confirmed || u.PrimariesAnswered != primaries {
-			x.fatalf("replied %v, want unavailable with %d confirmations", x.replied, confirmed)
+		named := slices.ContainsFunc(short, func(s standing) bool { return u.Answered == s.confirmed && u.PrimariesAnswered == s.primaries })
+		if !ok || !u.Attempted || u.Certainty() != Uncertain || !named || (u.Where != Everywhere) != (len(x.cfg.Also) > 0) {
+			x.fatalf("replied %v, want unavailable with one of %+v", x.replied, short)
 		}
 		return
+	default:
+		x.fatalf("nothing is awaited, and nothing was decided")
 	}
 	got := ""
 	if x.replied != nil {
@@ -286,25 +385,27 @@ func (x *putRun) wantUnprepared(e Event, failed bool) string {
 }
 
 // checkReplaced: as long as the quorum is open, a failed replica is made up for
-// by the next candidate, which names it in its hint.
+// by the next candidate of a list of its own, which names it in its hint.
 func (x *putRun) checkReplaced(e Event, effects []Effect) {
 	f, ok := e.(Fail)
 	if !ok || !x.prepared || x.replied != nil {
 		return
 	}
-	i := slices.IndexFunc(effects, func(e Effect) bool { _, ok := e.(Replicate); return ok })
-	if len(x.sent)+1 < len(x.cfg.Candidates) && i < 0 {
-		x.fatalf("%s was not replaced", f.From)
+	at := func(list []dynamo.Replica) int {
+		return slices.IndexFunc(list, func(c dynamo.Replica) bool { return c.Node == f.From })
 	}
+	i := slices.IndexFunc(effects, func(e Effect) bool { _, ok := e.(Replicate); return ok })
 	if i < 0 {
+		for _, c := range x.all {
+			shared := slices.Contains(x.cfg.Candidates, c) && at(x.cfg.Candidates) >= 0 || slices.Contains(x.cfg.Also, c) && at(x.cfg.Also) >= 0
+			// A stand-in counts only where its primary does, which the lists do not tell.
+			if known := len(x.cfg.Also) == 0 || x.all[at(x.all)].Role == dynamo.Primary; known && shared && !x.sent[c.Node] && c.Node != x.cfg.Local {
+				x.fatalf("%s was not replaced by %s", f.From, c.Node)
+			}
+		}
 		return
 	}
-	want := f.From
-	if forWhom := x.hints[f.From]; forWhom != "" {
-		want = forWhom
-	} else if c := x.cfg.Candidates[slices.IndexFunc(x.cfg.Candidates, func(c dynamo.Replica) bool { return c.Node == f.From })]; c.For != "" {
-		want = c.For
-	}
+	want := x.owner(x.all[at(x.all)])
 	sent := effects[i].(Replicate)
 	if sent.Replica.For != want || sent.Replica.Role != dynamo.Fallback {
 		x.fatalf("%s stands in for %q, want %q", sent.Replica.Node, sent.Replica.For, want)

@@ -119,6 +119,42 @@ func TestPrimariesOfPut(t *testing.T) {
 	expect(t, newPut(t, cfg), nil, "reply unavailable, not attempted: 0 of 3 answered, 0 of 3 primaries; c: unreachable", "stop")
 }
 
+// TestWriteWhilePartitionMoves: a node on both lists is asked once and counts in
+// both; a primary of either that lacks the write gets a hint; an error says of which
+// list too few answered.
+func TestWriteWhilePartitionMoves(t *testing.T) {
+	cfg := PutConfig{
+		Params: params(3, 2, 2, 0, 0), Candidates: replicas("a b c"), Also: replicas("b d e"), Local: "a",
+	}
+	p := newPut(t, cfg)
+	start(p)
+	expect(t, p, prepared(), "replicate b sync: a1 | a1=v", "replicate c sync: a1 | a1=v",
+		"replicate d sync: a1 | a1=v", "replicate e sync: a1 | a1=v", "arm request for AwaitingQuorum")
+	expect(t, p, Durable{"a"})
+	expect(t, p, Durable{"c"}) // two of the first list, none of the other
+	expect(t, p, Durable{"b"})
+	expect(t, p, Durable{"d"}, "reply written by 4: a1 | a1=v", "arm linger for AwaitingStragglers")
+	expect(t, p, Deadline{AwaitingStragglers}, "keep hint for e", "stop")
+
+	const moves = "reply unavailable, unknown: the partition moves: of the replicas that reads "
+	p = newPut(t, cfg)
+	start(p)
+	p.Step(now, prepared())
+	p.Step(now, Durable{"a"})
+	p.Step(now, Durable{"c"})
+	expect(t, p, Deadline{AwaitingQuorum}, moves+"do not use 0 of 2 answered; b: timeout; d: timeout; e: timeout",
+		"keep hint for b", "keep hint for d", "keep hint for e", "stop")
+	p = newPut(t, cfg)
+	start(p)
+	p.Step(now, prepared())
+	p.Step(now, Durable{"d"})
+	p.Step(now, Durable{"e"})
+	expect(t, p, Deadline{AwaitingQuorum}, moves+"use 0 of 2 answered; a: timeout; b: timeout; c: timeout",
+		"keep hint for b", "keep hint for c", "stop")
+	cfg.Local = "d" // a primary of the other list may coordinate, too
+	newPut(t, cfg)
+}
+
 // TestFallbackThatDoesNotConfirm: when the quorum is met without one that stands
 // in for a primary which was down from the start, the coordinator remembers that
 // this one lacks the write.
