@@ -12,6 +12,7 @@ import (
 	"github.com/dynactor/dynactor/actors/rt"
 	"github.com/dynactor/dynactor/dynamo"
 	"github.com/dynactor/dynactor/dynamo/bucket"
+	"github.com/dynactor/dynactor/dynamo/member"
 	"github.com/dynactor/dynactor/dynamo/quorum"
 	"github.com/dynactor/dynactor/dynamo/ring"
 	"github.com/dynactor/dynactor/dynamo/version"
@@ -68,14 +69,14 @@ func newCoordinator(s *Services) *actor.Props {
 // Receive admits requests.
 func (c *coordinatorActor) Receive(ctx actor.Context) {
 	switch m := ctx.Message().(type) {
-	case *messages.GetRequest:
-		c.admit(ctx, func(p plan) error { return c.spawnGet(ctx, p) }, m.GetBucket(), m.GetKey(), m.GetQuorum(), m.GetTimeoutMs())
-	case *messages.PutRequest:
-		c.admit(ctx, func(p plan) error { return c.spawnPut(ctx, p, m) }, m.GetBucket(), m.GetKey(), m.GetQuorum(), m.GetTimeoutMs())
+	case *messages.GetRequest, *messages.PutRequest:
+		c.admit(ctx, order{request: m.(asking), client: ctx.Sender()})
+	case *order:
+		c.admit(ctx, *m)
 	case *actor.Terminated:
 		c.inFlight--
 		c.finish()
-	case *peerDown:
+	case *peerDown, *document:
 		for _, request := range ctx.Children() {
 			ctx.Send(request, m)
 		}
@@ -96,30 +97,37 @@ func (c *coordinatorActor) Receive(ctx actor.Context) {
 // plan is where a request goes and what it needs: all that is decided before
 // its machine starts.
 type plan struct {
+	order
 	key        dynamo.Key
 	position   ring.Position
 	partition  dynamo.Partition
 	properties bucket.Properties
 	params     quorum.Params
 	candidates []dynamo.Replica
-	version    uint64
-	timeout    time.Duration
-	client     *actor.PID
+	// also is the second list of a write while the partition moves.
+	also []dynamo.Replica
+	// filling are the primaries whose "nothing found" proves nothing (reads only).
+	filling []dynamo.NodeID
+	version uint64
+	timeout time.Duration
 }
 
 // admit plans a request and spawns its actor, or answers why not.
-func (c *coordinatorActor) admit(ctx actor.Context, spawn func(plan) error, bucket, key []byte, q *messages.Quorum, timeout uint32) {
-	if f := c.refusal(); f != nil {
-		c.refuse(ctx, f)
+func (c *coordinatorActor) admit(ctx actor.Context, o order) {
+	if f := c.refusal(o); f != nil {
+		c.refuse(ctx, o, f)
 		return
 	}
-	p, err := c.plan(bucket, key, q, timeout)
+	p, err := c.plan(o)
 	if err == nil {
-		p.client = ctx.Sender()
-		err = spawn(p)
+		if put, ok := o.request.(*messages.PutRequest); ok {
+			err = c.spawnPut(ctx, p, put)
+		} else {
+			err = c.spawnGet(ctx, p)
+		}
 	}
 	if err != nil {
-		c.refuse(ctx, failure(err))
+		c.refuse(ctx, o, failure(err))
 	}
 }
 
@@ -127,13 +135,14 @@ func (c *coordinatorActor) admit(ctx actor.Context, spawn func(plan) error, buck
 // are answered and wait for stragglers.
 const lingerFactor = 4
 
-// refusal is why the node takes no request at all right now, or nil.
-func (c *coordinatorActor) refusal() *messages.Failure {
+// refusal is why the node does not take a request right now, or nil.
+func (c *coordinatorActor) refusal(o order) *messages.Failure {
 	switch {
 	case c.s.Document() == nil:
 		return messages.Fail(messages.CodeNotReady, "%s is not in a cluster yet", c.s.Self)
 	case c.stopping:
 		return messages.Fail(messages.CodeNotReady, "%s is stopping", c.s.Self)
+	case o.round > 0: // was let in before
 	case c.s.unanswered.Load() >= int64(c.s.MaxRequests), c.inFlight >= lingerFactor*c.s.MaxRequests:
 		c.s.Counters.Shed.Add(1)
 		f := messages.Fail(messages.CodeOverloaded, "%s has %d requests in flight; try again", c.s.Self, c.inFlight)
@@ -143,29 +152,43 @@ func (c *coordinatorActor) refusal() *messages.Failure {
 	return nil
 }
 
-func (c *coordinatorActor) refuse(ctx actor.Context, f *messages.Failure) {
-	c.s.answer(ctx.Sender(), ctx.Self(), f)
+func (c *coordinatorActor) refuse(ctx actor.Context, o order, f *messages.Failure) {
+	c.s.answer(o.client, ctx.Self(), o.verdict(f))
 }
 
-func (c *coordinatorActor) plan(bucketName, keyName []byte, q *messages.Quorum, timeout uint32) (plan, error) {
-	var p plan
+func (c *coordinatorActor) plan(o order) (plan, error) {
+	p := plan{order: o}
 	var err error
-	if p.key, err = messages.ToKey(bucketName, keyName); err != nil {
+	if p.key, err = messages.ToKey(o.request.GetBucket(), o.request.GetKey()); err != nil {
 		return p, err
 	}
-	if p.timeout, err = messages.ToTimeout(timeout, c.s.Timeout); err != nil {
+	if p.timeout, err = messages.ToTimeout(o.request.GetTimeoutMs(), c.s.Timeout); err != nil {
 		return p, err
 	}
 	doc := c.s.Document()
 	p.properties, _ = doc.Bucket(p.key.Bucket)
-	if p.params, err = p.properties.Quorum.Override(messages.ToOverride(q)); err != nil {
+	if p.params, err = p.properties.Quorum.Override(messages.ToOverride(o.request.GetQuorum())); err != nil {
 		return p, err
 	}
 	p.position = ring.Hash(p.key)
 	p.partition = ring.PartitionOf(p.position, doc.Settled.Partitions())
 	p.version = doc.Version
-	p.candidates = doc.Settled.Sloppy(p.partition, p.params.N, spareFallbacks, c.s.reachable)
+	c.place(&p, doc)
 	return p, nil
+}
+
+// place plans where a request goes: reads to the replicas that the document says, or
+// who stands in for them; writes also to those on the other side of a movement.
+func (c *coordinatorActor) place(p *plan, doc *member.Document) {
+	n, read := p.params.N, doc.Reading(p.partition)
+	_, write := p.request.(*messages.PutRequest)
+	if !write {
+		p.filling = unfilled(doc, p.partition, n)
+	} else if also, moves := doc.AlsoWriting(p.partition, n); moves {
+		p.candidates, p.also = ring.Joint(read, also, p.partition, n, spareFallbacks, c.s.reachable)
+		return
+	}
+	p.candidates = read.Sloppy(p.partition, n, spareFallbacks, c.s.reachable)
 }
 
 // spareFallbacks is how many nodes beyond the first N are there to be asked when
@@ -193,17 +216,17 @@ func (c *coordinatorActor) spawnPut(ctx actor.Context, p plan, m *messages.PutRe
 		return c.spawn(ctx, messages.TargetPut, a)
 	}
 	if m.GetHops() > 0 {
-		c.refuse(ctx, messages.Fail(messages.CodeUnavailable, "%s cannot coordinate writes of partition %d", c.s.Self, p.partition))
+		c.refuse(ctx, p.order, messages.Fail(messages.CodeUnavailable, "%s cannot coordinate writes of partition %d", c.s.Self, p.partition))
 		return nil
 	}
 	c.s.Counters.Forwards.Add(1)
 	return c.spawn(ctx, messages.TargetForward, newForward(c.s, p, m))
 }
 
-// coordinates reports whether this node makes the dot of a write: a primary
-// does; a fallback only when no primary is up.
+// coordinates reports whether this node makes the dot of a write: a primary of
+// either list does; a fallback only when no primary is up.
 func (c *coordinatorActor) coordinates(p plan) bool {
-	first := p.candidates[:min(len(p.candidates), p.params.N)]
+	first := slices.Concat(p.candidates[:min(len(p.candidates), p.params.N)], p.also[:min(len(p.also), p.params.N)])
 	i := slices.IndexFunc(first, func(r dynamo.Replica) bool { return r.Node == c.s.Self })
 	if i < 0 || !c.s.vnodes.has(p.partition) {
 		return false

@@ -46,6 +46,11 @@ func (s *Services) coordinators(p plan) []dynamo.Replica {
 		return 0
 	}
 	out := slices.Clone(p.candidates)
+	for _, r := range p.also {
+		if !slices.Contains(out, r) {
+			out = append(out, r)
+		}
+	}
 	slices.SortStableFunc(out, func(a, b dynamo.Replica) int { return rank(a) - rank(b) })
 	if len(out) > 0 && rank(out[0]) < 2 {
 		out = slices.DeleteFunc(out, func(r dynamo.Replica) bool { return r.Role == dynamo.Fallback })
@@ -108,11 +113,8 @@ func (a *forwardActor) pass(ctx actor.Context) {
 		if node == a.s.Self {
 			continue
 		}
-		w := &messages.PutRequest{
-			Bucket: a.request.GetBucket(), Key: a.request.GetKey(), Value: a.request.GetValue(), Context: a.request.GetContext(),
-			Delete: a.request.GetDelete(), Quorum: a.request.GetQuorum(), RequestId: a.request.GetRequestId(),
-			AgeMs: a.request.GetAgeMs() + uint32(time.Since(a.started).Milliseconds()), Retry: a.request.GetRetry(), Hops: a.request.GetHops() + 1, TimeoutMs: a.left(),
-		}
+		w := repeated(a.request, time.Since(a.started), a.left())
+		w.Hops++
 		a.asked = node
 		ctx.Request(on(node, nameCoordinator), w)
 		return

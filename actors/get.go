@@ -36,13 +36,17 @@ type getActor struct {
 
 func newGet(s *Services, p plan) (*getActor, error) {
 	get, err := request.NewGet(request.GetConfig{
-		Key: p.key, Partition: p.partition, Params: p.params, Candidates: p.candidates, Near: s.Self, DigestAbove: s.DigestAbove,
+		Key: p.key, Partition: p.partition, Params: p.params, Candidates: p.candidates, Filling: p.filling, Near: s.Self,
+		DigestAbove: s.DigestAbove,
 	})
 	return &getActor{exchange: exchange{s: s, plan: p}, get: get}, err
 }
 
 // Receive translates messages to events.
 func (a *getActor) Receive(ctx actor.Context) {
+	if a.waits(ctx) {
+		return
+	}
 	switch m := ctx.Message().(type) {
 	case *actor.Started:
 		a.begin(ctx)
@@ -50,6 +54,7 @@ func (a *getActor) Receive(ctx actor.Context) {
 	case *messages.ReadReply:
 		a.step(ctx, a.answer(ctx, m))
 	case *messages.Failure:
+		a.refusedBy(from(ctx), m)
 		a.step(ctx, a.failed(from(ctx), reason(m)))
 	case *link.Undelivered:
 		a.step(ctx, a.failed(target(m), undelivered(m)))
@@ -166,8 +171,10 @@ func (a *getActor) replied(r request.Result) {
 		a.s.Counters.GetsFailed.Add(1)
 		a.reply(unavailable(r))
 	case request.Outdated:
-		a.s.Counters.GetsFailed.Add(1)
-		a.reply(outdated(r))
+		if !a.outdated(r) {
+			a.s.Counters.GetsFailed.Add(1)
+			a.reply(outdated(r))
+		}
 	}
 }
 
@@ -195,6 +202,10 @@ type exchange struct {
 	started  time.Time
 	answered bool
 	timer    *rt.Timer
+	// newest is the version of the document that a replica knows which refused the
+	// plan; stale is set when the request waits for it.
+	newest uint64
+	stale  *request.Outdated
 }
 
 // deadline is a timer's message, tagged with the state it was armed for.
@@ -238,6 +249,9 @@ func (x *exchange) reply(m any) {
 	}
 	x.answered = true
 	x.s.unanswered.Add(-1)
+	if f, failed := m.(*messages.Failure); failed {
+		m = x.plan.verdict(f)
+	}
 	x.s.answer(x.plan.client, x.self, m)
 	if took := time.Since(x.started); took > slowRequest {
 		x.s.Log.Warn("slow request", "actor", x.self.GetId(), "took", took, "reply", replyName(m))
@@ -252,6 +266,10 @@ func (x *exchange) fail(f *messages.Failure) {
 }
 
 func (x *exchange) end(ctx actor.Context) {
+	if x.stale != nil {
+		x.await(ctx)
+		return
+	}
 	x.timer.Stop()
 	ctx.Stop(ctx.Self())
 }

@@ -222,7 +222,7 @@ func keyOf(name string) dynamo.Key { return dynamo.Key{Bucket: "b", Name: name} 
 func (r *rig) write(p *actortest.Probe, name, value string, c version.Context, sync bool) {
 	key := keyOf(name)
 	p.Ask(r.pid(), &coordinate{
-		key: key, n: 3, position: ring.Hash(key).Bytes(), sync: sync, put: vnode.Put{Value: []byte(value), Context: c, Now: r.now()},
+		key: key, n: 3, position: ring.Hash(key).Bytes(), sync: sync, plan: 1, put: vnode.Put{Value: []byte(value), Context: c, Now: r.now()},
 	})
 }
 
@@ -244,7 +244,7 @@ func (r *rig) read(name string) *messages.ReadReply {
 }
 
 func readOf(p dynamo.Partition, name string, digest uint32) *messages.ReadRequest {
-	return &messages.ReadRequest{Partition: uint32(p), Bucket: bucketB, Key: []byte(name), N: 3, DigestAbove: digest}
+	return &messages.ReadRequest{Partition: uint32(p), Bucket: bucketB, Key: []byte(name), N: 3, Plan: 1, DigestAbove: digest}
 }
 
 // values are what a record says, in the order of dots; a tombstone is "-".
@@ -271,7 +271,7 @@ func values(t testing.TB, encoded []byte) []string {
 // replicate is a replication message of a record to a partition.
 func replicateOf(p dynamo.Partition, name string, rec version.Record, sync bool) *messages.ReplicateRequest {
 	return &messages.ReplicateRequest{
-		Partition: uint32(p), Bucket: bucketB, Key: []byte(name), Record: version.Append(nil, rec), Sync: sync, N: 3,
+		Partition: uint32(p), Bucket: bucketB, Key: []byte(name), Record: version.Append(nil, rec), Sync: sync, N: 3, Plan: 1,
 	}
 }
 

@@ -123,8 +123,7 @@ type hintsDropped struct{ kept int }
 // owns reports whether this node is one of the replicas of keys with n replicas
 // in the vnode's partition.
 func (v *vnodeActor) owns(n int) bool {
-	doc := v.s.Document()
-	return doc == nil || doc.Settled.IsPrimary(v.partition, n, v.s.Self)
+	return v.s.holds(v.partition, n)
 }
 
 // stored reads a hint for a write; there is false when there is none.
@@ -330,7 +329,7 @@ func (s *Services) hintsReply(p dynamo.Partition, position [16]byte, req message
 func (s *Services) readHints(p dynamo.Partition, position [16]byte, req messages.Read) (*messages.ReadReply, error) {
 	var all version.Record
 	object := vnode.AppendObjectKey(nil, p, req.N, position, req.Key)
-	for _, node := range s.Document().Settled.Primaries(p, req.N) {
+	for _, node := range s.Document().Holders(p, req.N) {
 		key := vnode.AppendHintKey(nil, node, object)
 		b, err := s.Engine.Get(nil, key)
 		if errors.Is(err, storage.ErrNotFound) {

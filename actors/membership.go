@@ -76,6 +76,13 @@ type (
 	}
 )
 
+// behind: the node knows a version of the cluster document that is newer than the one
+// in force here, as a request or the refusal of one has shown.
+type behind struct {
+	node    dynamo.NodeID
+	version uint64
+}
+
 func newMembership(s *Services) *actor.Props {
 	return actor.PropsFromProducer(func() actor.Actor { return &membershipActor{s: s} }, flat,
 		actor.WithMailbox(rt.NewMailbox(rt.MailboxOptions{
@@ -232,9 +239,10 @@ func (m *membershipActor) enforce(ctx actor.Context, doc member.Document) {
 	if now := m.s.Document(); now != nil && now.Version > doc.Version {
 		return // the actor has restarted, and what it had learned is on its way to the disk
 	}
-	m.s.document.Store(&doc)
+	m.s.enforce(doc)
 	m.s.OnDocument(doc)
 	ctx.Send(on(m.s.Self, nameVnodes), &document{doc: doc})
+	ctx.Send(on(m.s.Self, nameCoordinator), &document{doc: doc})
 	m.rows.Retain(&doc)
 	m.factsChanged(ctx)
 	m.tellWaiting(doc.Version)

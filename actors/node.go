@@ -110,7 +110,7 @@ func (s *Services) health() (Health, <-chan struct{}) {
 	doc := s.Document()
 	if doc != nil {
 		// Vnodes that are still to be started have no row.
-		h.Partitions = max(all, len(doc.Settled.PartitionsOf(s.Self, doc.Settled.Depth())))
+		h.Partitions = max(all, len(doc.Vnodes(s.Self)))
 		h.Ready = up == h.Partitions
 	}
 	switch {

@@ -31,13 +31,16 @@ type putActor struct {
 func newPut(s *Services, p plan, write messages.Put) (*putActor, error) {
 	put, err := request.NewPut(request.PutConfig{
 		Key: p.key, Partition: p.partition, Params: p.params, Durability: p.properties.Durability, Candidates: p.candidates,
-		Local: s.Self,
+		Also: p.also, Local: s.Self,
 	})
 	return &putActor{exchange: exchange{s: s, plan: p}, put: put, write: write}, err
 }
 
 // Receive translates messages to events.
 func (a *putActor) Receive(ctx actor.Context) {
+	if a.waits(ctx) {
+		return
+	}
 	switch m := ctx.Message().(type) {
 	case *actor.Started:
 		a.begin(ctx)
@@ -57,6 +60,7 @@ func (a *putActor) Receive(ctx actor.Context) {
 		a.s.answered(from(ctx), time.Since(a.replicated), a.plan.properties.Durability == dynamo.DurabilityAll)
 		a.step(ctx, request.Durable{From: from(ctx)})
 	case *messages.Failure:
+		a.refusedBy(from(ctx), m)
 		a.step(ctx, request.Fail{From: from(ctx), Reason: reason(m)})
 	case *link.Undelivered:
 		a.step(ctx, request.Fail{From: target(m), Reason: undelivered(m)})
@@ -133,6 +137,9 @@ func (a *putActor) replied(r request.Result) {
 		a.reply(&messages.PutReply{Context: a.context(w.Record), Replicas: uint32(w.Replicas)})
 		return
 	}
+	if o, ok := r.(request.Outdated); ok && a.outdated(o) {
+		return
+	}
 	a.s.Counters.PutsFailed.Add(1)
 	switch r := r.(type) {
 	case request.Unattempted:
@@ -151,6 +158,7 @@ func (a *putActor) coordinate(e request.Coordinate) *coordinate {
 	return &coordinate{
 		hintFor: e.Replica.For,
 		key:     w.Key, n: a.plan.params.N, position: a.plan.position.Bytes(), sync: e.Sync, until: a.started.Add(a.plan.timeout),
+		plan: a.plan.version,
 		put: vnode.Put{
 			Request: w.Request, Retry: w.Retry, Age: w.Age, Context: w.Context, Value: w.Value, Tombstone: w.Delete,
 			TTL: a.plan.properties.TTL, Conflicts: a.plan.properties.Conflicts, Now: a.s.Now(),
@@ -181,9 +189,10 @@ func refusal(err error) *messages.Failure {
 // standsFor is the primary in whose place this node takes part in a request, empty
 // when it is one itself.
 func (s *Services) standsFor(p plan) dynamo.NodeID {
-	i := slices.IndexFunc(p.candidates, func(r dynamo.Replica) bool { return r.Node == s.Self })
+	all := slices.Concat(p.candidates, p.also)
+	i := slices.IndexFunc(all, func(r dynamo.Replica) bool { return r.Node == s.Self })
 	if i < 0 {
 		return ""
 	}
-	return p.candidates[i].For
+	return all[i].For
 }

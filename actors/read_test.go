@@ -199,7 +199,7 @@ func TestKeys(t *testing.T) {
 		r.written(name, "v", none)
 	}
 	other := dynamo.Key{Bucket: "other", Name: "stranger"}
-	r.probe.Ask(r.pid(), &coordinate{key: other, n: 3, position: ring.Hash(other).Bytes(), sync: true})
+	r.probe.Ask(r.pid(), &coordinate{key: other, n: 3, position: ring.Hash(other).Bytes(), sync: true, plan: 1})
 	actortest.Next[*durable](t, r.probe)
 	page := func(cursor []byte, limit uint32) *messages.KeysReply {
 		r.probe.Ask(r.pid(), &messages.KeysRequest{Bucket: bucketB, Cursor: cursor, Limit: limit})

@@ -29,7 +29,7 @@ type Services struct {
 	Registry *rt.Registry
 	Counters *Counters
 
-	document     atomic.Pointer[member.Document]
+	inForce      atomic.Pointer[inForce]
 	foundingNote atomic.Pointer[string]
 	// unanswered is how many requests in flight still owe their client an answer.
 	unanswered atomic.Int64
@@ -73,9 +73,6 @@ type Config struct {
 	// Founding is how this node takes part in founding a cluster.
 	Founding Founding
 }
-
-// Document returns the cluster document in force, nil before there is one.
-func (s *Services) Document() *member.Document { return s.document.Load() }
 
 // errMisplaced: a key lies in another partition than the one addressed. Stored
 // there it would be found by nobody.
@@ -136,6 +133,10 @@ func (s *Services) failed(sender *actor.PID, message any) {
 // answerFailure answers requests only: a Failure that answers an answer could
 // bounce for ever.
 func (s *Services) answerFailure(sender *actor.PID, message any, f *messages.Failure) {
+	if o, ok := message.(*order); ok {
+		s.answer(o.client, actor.NewPID(string(s.Self), nameNode), o.verdict(f))
+		return
+	}
 	n, ok := messages.NumberOf(message)
 	info, known := messages.InfoOf(n)
 	local := false
@@ -151,6 +152,8 @@ func (s *Services) answerFailure(sender *actor.PID, message any, f *messages.Fai
 // messageSize weighs a message for the bounds of a mailbox.
 func messageSize(m any) int {
 	switch m := m.(type) {
+	case *order:
+		return messageSize(m.request)
 	case *coordinate:
 		return len(m.put.Value) + len(m.key.Name) + 64
 	case *messages.ReplicateRequest:
@@ -171,6 +174,9 @@ func messageSize(m any) int {
 
 // messageTTL is how long a message may wait in a mailbox.
 func messageTTL(m any) time.Duration {
+	if o, ok := m.(*order); ok {
+		m = o.request
+	}
 	if t, ok := m.(messages.Timed); ok {
 		return time.Duration(t.GetTimeoutMs()) * time.Millisecond
 	}

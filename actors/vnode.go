@@ -58,6 +58,8 @@ type coordinate struct {
 	sync     bool
 	// until is when the request gives up; zero is never.
 	until time.Time
+	// plan is the version of the cluster document that the write was planned with.
+	plan uint64
 }
 
 // Expired implements rt.Expirer: a write whose client has its answer already
@@ -340,6 +342,30 @@ func (v *vnodeActor) handle(batch []rt.Envelope) {
 		}
 	}
 	v.commit()
+}
+
+// current reports whether a request was planned with a document that still says where
+// the partition is, and answers it if not (member.Document.Moved). It is asked in the
+// vnode's turn: nothing planned before is served after that.
+func (v *vnodeActor) current(plan uint64, sender *actor.PID) bool {
+	version, stale := v.s.stale(v.partition, plan)
+	if stale {
+		f := messages.Fail(messages.CodeStale, "%s knows version %d of the ring, the request was planned with %d", v.s.Self, version, plan)
+		f.DocumentVersion = version
+		v.s.answer(sender, v.self, f)
+	}
+	return !stale
+}
+
+// isBehind reports whether a request was planned with a document that this node does
+// not know yet: that it is no replica of the key may be old news. Membership is told.
+func (v *vnodeActor) isBehind(plan uint64, sender *actor.PID) bool {
+	doc := v.s.Document()
+	if doc == nil || plan <= doc.Version {
+		return false
+	}
+	v.s.tellBehind(dynamo.NodeID(sender.GetAddress()), plan)
+	return true
 }
 
 // hold keeps messages until the vnode is open. Those whose time is over make

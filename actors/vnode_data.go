@@ -123,7 +123,7 @@ func isCorrupt(err error) bool {
 // coordinate makes the dot of a client's write and adds it to the turn's
 // commit.
 func (v *vnodeActor) coordinate(m *coordinate, sender *actor.PID) {
-	if !v.writable(sender) {
+	if !v.writable(sender) || !v.current(m.plan, sender) {
 		return
 	}
 	v.extend()
@@ -190,9 +190,15 @@ func (v *vnodeActor) replicate(m *messages.ReplicateRequest, sender *actor.PID) 
 		v.s.answer(sender, v.self, messages.Fail(messages.CodeInvalid, "%v", err))
 		return
 	}
+	if !v.current(m.GetPlan(), sender) {
+		return
+	}
 	switch owns := v.owns(req.N); {
 	case !owns && req.HintFor != "":
 		v.replicateHint(req, position, m.GetSync(), sender)
+		return
+	case !owns && v.isBehind(m.GetPlan(), sender):
+		v.s.answer(sender, v.self, messages.Fail(messages.CodeNotReady, "%s does not know version %d of the ring yet", v.s.Self, m.GetPlan()))
 		return
 	case !owns:
 		v.s.answer(sender, v.self, messages.Fail(messages.CodeInvalid, "%v: %s is no replica of partition %d for n = %d", errMisplaced, v.s.Self, v.partition, req.N))
@@ -270,22 +276,27 @@ func (v *vnodeActor) read(m *messages.ReadRequest, e rt.Envelope) {
 		v.s.answer(sender, v.self, messages.Fail(messages.CodeInvalid, "%v", err))
 		return
 	}
+	if !v.current(m.GetPlan(), sender) {
+		return
+	}
 	s, self, partition := v.s, v.self, v.partition
+	proof := s.authoritative(partition, req.N)
 	if cache, ok := s.Engine.(storage.Peeker); ok {
 		v.write.key = vnode.AppendObjectKey(v.write.key[:0], partition, req.N, position, req.Key)
 		if b, ok := cache.Peek(v.write.key); ok {
-			s.answer(sender, self, s.readReply(partition, v.write.key, b, nil, req.DigestAbove))
+			s.answer(sender, self, s.readReply(partition, req, v.write.key, b, nil, proof))
 			return
 		}
 	}
 	if !v.owns(req.N) {
+		v.isBehind(m.GetPlan(), sender)
 		s.onReader(e, func() { s.answer(sender, self, s.hintsReply(partition, position, req)) })
 		return
 	}
 	s.onReader(e, func() {
 		key := vnode.AppendObjectKey(make([]byte, 0, 64+len(req.Key.Name)), partition, req.N, position, req.Key)
 		b, err := s.Engine.Get(nil, key)
-		s.answer(sender, self, s.readReply(partition, key, b, err, req.DigestAbove))
+		s.answer(sender, self, s.readReply(partition, req, key, b, err, proof))
 	})
 }
 
@@ -316,14 +327,17 @@ func (v *vnodeActor) readFailure(err error) *messages.Failure {
 	return messages.Fail(messages.CodeStorage, "read partition %d on %s: %v", v.partition, v.s.Self, err)
 }
 
-// readReply is the answer to a read for which the store gave b and err.
-func (s *Services) readReply(p dynamo.Partition, key, b []byte, err error, digestAbove int) proto.Message {
+// readReply is the answer to a read for which the store gave b and err. proof says
+// whether nothing found was a proof before the store was read; it must be one now,
+// too: meanwhile the partition may have moved away, and been dropped here.
+func (s *Services) readReply(p dynamo.Partition, req messages.Read, key, b []byte, err error, proof bool) proto.Message {
+	proof = proof && s.authoritative(p, req.N)
 	if errors.Is(err, storage.ErrNotFound) {
-		return &messages.ReadReply{Authoritative: true}
+		return &messages.ReadReply{Authoritative: proof}
 	}
 	var record []byte
 	if err == nil {
-		record, err = vnode.StoredRecord(key, b, digestAbove)
+		record, err = vnode.StoredRecord(key, b, req.DigestAbove)
 	}
 	switch {
 	case isCorrupt(err):
@@ -333,5 +347,5 @@ func (s *Services) readReply(p dynamo.Partition, key, b []byte, err error, diges
 	case err != nil:
 		return messages.Fail(messages.CodeStorage, "read partition %d on %s: %v", p, s.Self, err)
 	}
-	return &messages.ReadReply{Record: record, Authoritative: true}
+	return &messages.ReadReply{Record: record, Authoritative: proof}
 }

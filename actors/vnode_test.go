@@ -91,7 +91,7 @@ func TestNoVnodeWaitsForTheDisk(t *testing.T) {
 		probe := actortest.NewProbe(r.system)
 		probes[p] = probe
 		pid := on("n1", vnodeName(p))
-		probe.Ask(pid, &coordinate{key: key, n: 3, position: ring.Hash(key).Bytes(), sync: true, put: vnode.Put{Value: []byte("v"), Now: 1}})
+		probe.Ask(pid, &coordinate{key: key, n: 3, position: ring.Hash(key).Bytes(), sync: true, plan: 1, put: vnode.Put{Value: []byte("v"), Now: 1}})
 		actortest.Next[*prepared](t, probe)
 		probe.Ask(pid, readOf(p, key.Name, 0))
 		if got := values(t, actortest.Next[*messages.ReadReply](t, probe).GetRecord()); !slices.Equal(got, []string{"v"}) {

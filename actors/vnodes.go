@@ -66,7 +66,7 @@ func (v *vnodesActor) start(ctx actor.Context, doc member.Document) {
 	// All are listed before the first starts: a node is ready when all that are
 	// listed serve.
 	var fresh []dynamo.Partition
-	for _, p := range doc.Settled.PartitionsOf(v.s.Self, doc.Settled.Depth()) {
+	for _, p := range doc.Vnodes(v.s.Self) {
 		if v.s.vnodes.add(p) {
 			fresh = append(fresh, p)
 		}

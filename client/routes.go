@@ -106,7 +106,7 @@ func (r *routes) order(key dynamo.Key, c version.Context) []string {
 	if r.document != nil {
 		props, _ := r.document.Bucket(key.Bucket)
 		p := r.document.Settled.PartitionOf(key)
-		primaries := r.document.Settled.Primaries(p, props.Quorum.N)
+		primaries := r.document.Reading(p).Primaries(p, props.Quorum.N)
 		if c.Coordinator != "" && slices.Contains(primaries, c.Coordinator) {
 			add(string(c.Coordinator))
 		}
@@ -157,7 +157,7 @@ func (r *routes) primaries(p dynamo.Partition, bucket string) (nodes []string, n
 		return nil, 0
 	}
 	props, _ := r.document.Bucket(bucket)
-	for _, n := range r.document.Settled.Primaries(p, props.Quorum.N) {
+	for _, n := range r.document.Reading(p).Primaries(p, props.Quorum.N) {
 		nodes = append(nodes, string(n))
 	}
 	return nodes, props.Quorum.N - props.Quorum.W + 1

@@ -38,8 +38,10 @@ type Failure struct {
 	Needed            uint32 `protobuf:"varint,5,opt,name=needed,proto3" json:"needed,omitempty"`
 	PrimariesAnswered uint32 `protobuf:"varint,6,opt,name=primaries_answered,json=primariesAnswered,proto3" json:"primaries_answered,omitempty"`
 	PrimariesNeeded   uint32 `protobuf:"varint,7,opt,name=primaries_needed,json=primariesNeeded,proto3" json:"primaries_needed,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// The version of the cluster document that made the request stale.
+	DocumentVersion uint64 `protobuf:"varint,8,opt,name=document_version,json=documentVersion,proto3" json:"document_version,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Failure) Reset() {
@@ -117,6 +119,13 @@ func (x *Failure) GetPrimariesAnswered() uint32 {
 func (x *Failure) GetPrimariesNeeded() uint32 {
 	if x != nil {
 		return x.PrimariesNeeded
+	}
+	return 0
+}
+
+func (x *Failure) GetDocumentVersion() uint64 {
+	if x != nil {
+		return x.DocumentVersion
 	}
 	return 0
 }
@@ -1599,7 +1608,7 @@ var File_messages_client_proto protoreflect.FileDescriptor
 
 const file_messages_client_proto_rawDesc = "" +
 	"\n" +
-	"\x15messages/client.proto\x12\x11dynactor.messages\"\xe5\x01\n" +
+	"\x15messages/client.proto\x12\x11dynactor.messages\"\x90\x02\n" +
 	"\aFailure\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\rR\x04code\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\x12$\n" +
@@ -1607,7 +1616,8 @@ const file_messages_client_proto_rawDesc = "" +
 	"\banswered\x18\x04 \x01(\rR\banswered\x12\x16\n" +
 	"\x06needed\x18\x05 \x01(\rR\x06needed\x12-\n" +
 	"\x12primaries_answered\x18\x06 \x01(\rR\x11primariesAnswered\x12)\n" +
-	"\x10primaries_needed\x18\a \x01(\rR\x0fprimariesNeeded\"D\n" +
+	"\x10primaries_needed\x18\a \x01(\rR\x0fprimariesNeeded\x12)\n" +
+	"\x10document_version\x18\b \x01(\x04R\x0fdocumentVersion\"D\n" +
 	"\x06Quorum\x12\f\n" +
 	"\x01r\x18\x01 \x01(\rR\x01r\x12\f\n" +
 	"\x01w\x18\x02 \x01(\rR\x01w\x12\x0e\n" +
