@@ -38,7 +38,8 @@ type setup struct {
 	buckets    []member.Bucket
 	engine     storage.Engine // nil: memory
 	change     func(*Config)
-	hold       bool // hold syncs from the start, and do not wait until ready
+	document   func(member.Document) member.Document // makes the one that the node starts with
+	hold       bool                                  // hold syncs from the start, and do not wait until ready
 	// connect leads to the other nodes; nil: functions of the test (rig.peers).
 	connect func(*rig)
 }
@@ -72,6 +73,9 @@ func start(t testing.TB, o setup) *rig {
 		o.engine = memory.New()
 	}
 	r := &rig{t: t, engine: faulty.New(o.engine), system: actortest.System(t, "n1"), doc: documentOf(t, o)}
+	if o.document != nil {
+		r.doc = o.document(r.doc)
+	}
 	if o.connect == nil {
 		o.connect = func(r *rig) { r.peers = actortest.NewPeers(r.system) }
 	}

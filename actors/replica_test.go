@@ -19,7 +19,8 @@ type replica struct {
 	refuse *messages.Failure
 	// reads are all reads, whole those that asked for all values, writes all
 	// replications, handoffs the records that were handed over.
-	reads, whole, writes, handoffs int
+	// refused is how many it refused.
+	reads, whole, writes, handoffs, refused int
 }
 
 // replicas connects the nodes n2 to nN.
@@ -43,6 +44,7 @@ func (x *replica) answer(m any) any {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.refuse != nil {
+		x.refused++
 		return x.refuse
 	}
 	switch m := m.(type) {

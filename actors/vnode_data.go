@@ -204,9 +204,21 @@ func (v *vnodeActor) replicate(m *messages.ReplicateRequest, sender *actor.PID) 
 		v.s.answer(sender, v.self, messages.Fail(messages.CodeInvalid, "%v: %s is no replica of partition %d for n = %d", errMisplaced, v.s.Self, v.partition, req.N))
 		return
 	}
+	// A node that gets the partition may stand in for one that has it: it keeps the
+	// record as its own, and with it a mark that the other one lacks it.
+	standsIn := req.HintFor != "" && req.HintFor != v.s.Self
+	if standsIn {
+		if f := v.full(len(m.GetKey())); f != nil {
+			v.s.answer(sender, v.self, f)
+			return
+		}
+	}
 	if err := v.merge(req, position); err != nil {
 		v.s.answer(sender, v.self, v.readFailure(err))
 		return
+	}
+	if standsIn {
+		v.keepHint(&keepHint{key: req.Key, n: req.N, position: position, node: req.HintFor})
 	}
 	v.write.acknowledge(answer{sender, &messages.ReplicateReply{}}, m.GetSync())
 }
