@@ -230,7 +230,7 @@ func (v *vnodeActor) keepHint(m *keepHint) {
 		return // the record that it stands for was not written here either
 	}
 	var rec version.Record
-	if !v.owns(m.n) {
+	if m.hintFor != "" {
 		s, _, _, err := v.stored(v.hintKey(m.hintFor, m.n, m.position, m.key))
 		if rec = s.Record; err != nil || rec.IsZero() {
 			return // handed over by now, to all that could be reached
@@ -324,13 +324,17 @@ func (s *Services) hintsReply(p dynamo.Partition, position [16]byte, req message
 	return reply
 }
 
-// readHints answers a read at a node that is no replica of the key: with what it
-// keeps for those that are. That it has nothing proves nothing (§ 4.6).
+// readHints answers a read at a node that is no replica of the key as far as reads go:
+// with what it keeps for those that are, and with what it has itself, because the
+// partition is on its way here or gone. That it has nothing proves nothing (§ 4.6).
 func (s *Services) readHints(p dynamo.Partition, position [16]byte, req messages.Read) (*messages.ReadReply, error) {
 	var all version.Record
 	object := vnode.AppendObjectKey(nil, p, req.N, position, req.Key)
+	keys := [][]byte{object}
 	for _, node := range s.Document().Holders(p, req.N) {
-		key := vnode.AppendHintKey(nil, node, object)
+		keys = append(keys, vnode.AppendHintKey(nil, node, object))
+	}
+	for _, key := range keys {
 		b, err := s.Engine.Get(nil, key)
 		if errors.Is(err, storage.ErrNotFound) {
 			continue

@@ -200,19 +200,33 @@ func TestNewReplica(t *testing.T) {
 		q.Plan = plan
 		return ask(q)
 	}
-	// Announced: it stands in for another, with its own record and a mark.
+	// Announced: it stands in for another, as one that is getting the partition.
 	stand := replicateOf(m.partition, name, elsewhere(t, 8, "before"), true)
 	stand.Plan, stand.HintFor = r.doc.Version, "n2"
 	x["n2"].fail(busy())
 	if _, ok := ask(stand).(*messages.ReplicateReply); !ok || r.s.hints.count().Records != 1 {
-		t.Errorf("%d marks", r.s.hints.count().Records)
+		t.Errorf("%d hints", r.s.hints.count().Records)
 	}
 	if reply, ok := read(r.doc.Version).(*messages.ReadReply); !ok || reply.GetAuthoritative() || len(reply.GetRecord()) == 0 {
 		t.Errorf("what it keeps as its own: %v", reply)
 	}
+	// What it keeps for another only is read there, too.
+	p, kept := actortest.NewProbe(r.system), keyOf(secondIn(r, m.partition, name))
+	p.Ask(pid, &coordinate{
+		key: kept, n: 3, position: ring.Hash(kept).Bytes(), sync: true, plan: r.doc.Version, hintFor: "n2",
+		put: vnode.Put{Value: []byte("kept"), Now: 1},
+	})
+	actortest.Next[*durable](t, p)
+	q := readOf(m.partition, kept.Name, 0)
+	q.Plan = r.doc.Version
+	if reply, ok := ask(q).(*messages.ReadReply); !ok || !slices.Equal(values(t, reply.GetRecord()), []string{"kept"}) {
+		t.Errorf("what it keeps for another: %v", reply)
+	}
 	x["n2"].fail(nil)
-	actortest.Eventually(t, "the mark is delivered", func() bool { return len(x["n2"].holds(name).Versions) == 1 })
-	name = secondIn(r, m.partition, name)
+	for _, key := range []string{name, kept.Name} {
+		actortest.Eventually(t, "the hint is delivered", func() bool { return len(x["n2"].holds(key).Versions) == 1 })
+	}
+	name = secondIn(r, m.partition, kept.Name)
 
 	r.enforce(m.to(r.doc, member.PhaseJoint))
 	joint := r.s.Document().Version

@@ -55,6 +55,12 @@ func (s *Services) holds(p dynamo.Partition, n int) bool {
 	return doc == nil || doc.Holds(p, n, s.Self)
 }
 
+// readable reports whether reads of keys with n replicas use this node as a replica.
+func (v *vnodeActor) readable(n int) bool {
+	doc := v.s.Document()
+	return doc == nil || doc.Reading(v.partition).IsPrimary(v.partition, n, v.s.Self)
+}
+
 // authoritative reports whether it is a proof that this node has nothing of a key of
 // the partition with n replicas.
 func (s *Services) authoritative(p dynamo.Partition, n int) bool {

@@ -193,32 +193,25 @@ func (v *vnodeActor) replicate(m *messages.ReplicateRequest, sender *actor.PID) 
 	if !v.current(m.GetPlan(), sender) {
 		return
 	}
-	switch owns := v.owns(req.N); {
-	case !owns && req.HintFor != "":
-		v.replicateHint(req, position, m.GetSync(), sender)
-		return
-	case !owns && v.isBehind(m.GetPlan(), sender):
+	owns, standsIn := v.owns(req.N), req.HintFor != "" && req.HintFor != v.s.Self
+	switch {
+	case owns || standsIn:
+	case v.isBehind(m.GetPlan(), sender):
 		v.s.answer(sender, v.self, messages.Fail(messages.CodeNotReady, "%s does not know version %d of the ring yet", v.s.Self, m.GetPlan()))
 		return
-	case !owns:
+	default:
 		v.s.answer(sender, v.self, messages.Fail(messages.CodeInvalid, "%v: %s is no replica of partition %d for n = %d", errMisplaced, v.s.Self, v.partition, req.N))
 		return
 	}
-	// A node that gets the partition may stand in for one that has it: it keeps the
-	// record as its own, and with it a mark that the other one lacks it.
-	standsIn := req.HintFor != "" && req.HintFor != v.s.Self
-	if standsIn {
-		if f := v.full(len(m.GetKey())); f != nil {
-			v.s.answer(sender, v.self, f)
+	if owns {
+		if err := v.merge(req, position); err != nil {
+			v.s.answer(sender, v.self, v.readFailure(err))
 			return
 		}
 	}
-	if err := v.merge(req, position); err != nil {
-		v.s.answer(sender, v.self, v.readFailure(err))
+	if standsIn { // also one that is getting the partition: who it stands in for lacks the record
+		v.replicateHint(req, position, m.GetSync(), sender)
 		return
-	}
-	if standsIn {
-		v.keepHint(&keepHint{key: req.Key, n: req.N, position: position, node: req.HintFor})
 	}
 	v.write.acknowledge(answer{sender, &messages.ReplicateReply{}}, m.GetSync())
 }
@@ -292,6 +285,11 @@ func (v *vnodeActor) read(m *messages.ReadRequest, e rt.Envelope) {
 		return
 	}
 	s, self, partition := v.s, v.self, v.partition
+	if !v.readable(req.N) {
+		v.isBehind(m.GetPlan(), sender)
+		s.onReader(e, func() { s.answer(sender, self, s.hintsReply(partition, position, req)) })
+		return
+	}
 	proof := s.authoritative(partition, req.N)
 	if cache, ok := s.Engine.(storage.Peeker); ok {
 		v.write.key = vnode.AppendObjectKey(v.write.key[:0], partition, req.N, position, req.Key)
@@ -299,11 +297,6 @@ func (v *vnodeActor) read(m *messages.ReadRequest, e rt.Envelope) {
 			s.answer(sender, self, s.readReply(partition, req, v.write.key, b, nil, proof))
 			return
 		}
-	}
-	if !v.owns(req.N) {
-		v.isBehind(m.GetPlan(), sender)
-		s.onReader(e, func() { s.answer(sender, self, s.hintsReply(partition, position, req)) })
-		return
 	}
 	s.onReader(e, func() {
 		key := vnode.AppendObjectKey(make([]byte, 0, 64+len(req.Key.Name)), partition, req.N, position, req.Key)

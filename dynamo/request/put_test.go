@@ -233,6 +233,10 @@ func TestNewPutRefuses(t *testing.T) {
 	if _, err := NewPut(PutConfig{Params: params(3, 1, 4, 0, 0)}); !errors.Is(err, ErrParams) || !errors.Is(err, quorum.ErrW) {
 		t.Errorf("W = 4 of 3: %v", err)
 	}
+	two := PutConfig{Params: params(2, 1, 2, 0, 0), Candidates: replicas("a b e> f>"), Also: replicas("c e>x f>"), Local: "a"}
+	if _, err := NewPut(two); !errors.Is(err, ErrTwoTasks) {
+		t.Errorf("a node with two tasks: %v", err)
+	}
 	for _, local := range []dynamo.NodeID{"d", "x", ""} {
 		cfg := PutConfig{Params: params(3, 2, 2, 0, 0), Candidates: replicas("a b c d>"), Local: local}
 		if _, err := NewPut(cfg); !errors.Is(err, ErrNotOnList) {
