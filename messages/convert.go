@@ -142,6 +142,66 @@ func ToHandoff(m *HandoffRequest) ([]Replicate, error) {
 	return out, nil
 }
 
+// FillBatch is a checked FillRequest.
+type FillBatch struct {
+	N int
+	// Wanted are the keys whose records are asked for; none: the batch at Cursor.
+	Wanted []dynamo.Key
+	Cursor []byte
+	// Digests: the answer is to have hashes instead of records.
+	Digests bool
+}
+
+// MaxWanted is how many keys a FillRequest may name, and how many digests its
+// answer may have.
+const MaxWanted = 512
+
+// ToFill checks and converts a request for records. The cursor aliases the
+// message; whether it lies in the partition is not checked.
+func ToFill(m *FillRequest) (FillBatch, error) {
+	n, err := toN(m.GetN())
+	if err != nil {
+		return FillBatch{}, err
+	}
+	if len(m.GetWanted()) > MaxWanted {
+		return FillBatch{}, fmt.Errorf("%w: %d keys are wanted, at most %d", ErrBounds, len(m.GetWanted()), MaxWanted)
+	}
+	out := FillBatch{N: n, Cursor: m.GetCursor(), Digests: m.GetDigests()}
+	for _, k := range m.GetWanted() {
+		key, err := ToKey(k.GetBucket(), k.GetKey())
+		if err != nil {
+			return FillBatch{}, err
+		}
+		out.Wanted = append(out.Wanted, key)
+	}
+	return out, nil
+}
+
+// Digest is a checked FillDigest.
+type Digest struct {
+	Key  dynamo.Key
+	Hash [version.HashSize]byte
+}
+
+// ToDigests checks and converts the hashes of a FillReply.
+func ToDigests(m *FillReply) ([]Digest, error) {
+	if len(m.GetDigests()) > MaxWanted {
+		return nil, fmt.Errorf("%w: %d digests, at most %d", ErrBounds, len(m.GetDigests()), MaxWanted)
+	}
+	out := make([]Digest, len(m.GetDigests()))
+	for i, d := range m.GetDigests() {
+		key, err := ToKey(d.GetBucket(), d.GetKey())
+		if err != nil {
+			return nil, err
+		}
+		if len(d.GetHash()) != version.HashSize {
+			return nil, fmt.Errorf("%w: a hash of %d bytes", ErrBounds, len(d.GetHash()))
+		}
+		out[i] = Digest{Key: key, Hash: [version.HashSize]byte(d.GetHash())}
+	}
+	return out, nil
+}
+
 func toReplicate(wireN uint32, bucket, name, record []byte) (Replicate, error) {
 	key, err := ToKey(bucket, name)
 	if err != nil {

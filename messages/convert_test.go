@@ -2,6 +2,7 @@ package messages
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -160,5 +161,42 @@ func TestToOverride(t *testing.T) {
 				t.Errorf("%s = %d gives %v", name, x, p)
 			}
 		}
+	}
+}
+
+// TestFillLimits: what a fill asks for and is answered is bounded, and a hash has
+// its length.
+func TestFillLimits(t *testing.T) {
+	wanted := func(n int) (out []*FillKey) {
+		for range n {
+			out = append(out, &FillKey{Bucket: []byte("b"), Key: []byte("k")})
+		}
+		return out
+	}
+	for what, m := range map[string]*FillRequest{
+		"n is 0": {}, "n is too large": {N: quorum.MaxN + 1}, "too many": {N: 1, Wanted: wanted(MaxWanted + 1)}, "no key": {N: 1, Wanted: []*FillKey{nil}},
+	} {
+		if _, err := ToFill(m); err == nil {
+			t.Errorf("%s: accepted", what)
+		}
+	}
+	if b, err := ToFill(&FillRequest{N: 3, Wanted: wanted(MaxWanted), Digests: true}); err != nil || len(b.Wanted) != MaxWanted || b.N != 3 || !b.Digests {
+		t.Errorf("%+v, %v", b, err)
+	}
+	digest := func(size int) *FillDigest {
+		return &FillDigest{Bucket: []byte("b"), Key: []byte("k"), Hash: make([]byte, size)}
+	}
+	for what, m := range map[string]*FillReply{
+		"short":    {Digests: []*FillDigest{digest(version.HashSize - 1)}},
+		"long":     {Digests: []*FillDigest{digest(version.HashSize + 1)}},
+		"no key":   {Digests: []*FillDigest{{Hash: make([]byte, version.HashSize)}}},
+		"too many": {Digests: slices.Repeat([]*FillDigest{digest(version.HashSize)}, MaxWanted+1)},
+	} {
+		if _, err := ToDigests(m); err == nil {
+			t.Errorf("%s: accepted", what)
+		}
+	}
+	if all, err := ToDigests(&FillReply{Digests: []*FillDigest{digest(version.HashSize)}}); err != nil || len(all) != 1 || all[0].Key.Name != "k" {
+		t.Errorf("%+v, %v", all, err)
 	}
 }

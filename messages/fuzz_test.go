@@ -144,3 +144,33 @@ func FuzzToIdentity(f *testing.F) {
 		}
 	})
 }
+
+func FuzzToFill(f *testing.F) {
+	seeds := []*FillRequest{{N: 3, Cursor: []byte("o"), Digests: true, Wanted: []*FillKey{{Bucket: []byte("b"), Key: []byte("k")}}}}
+	fuzz(f, seeds, func(t testing.TB, m *FillRequest) {
+		r, err := ToFill(m)
+		if err == nil && (r.N < 1 || r.N > quorum.MaxN || len(r.Wanted) > MaxWanted) {
+			t.Errorf("accepted %+v", r)
+		}
+		for _, k := range r.Wanted {
+			if k.Validate() != nil {
+				t.Errorf("accepted %+v", k)
+			}
+		}
+	})
+}
+
+func FuzzToDigests(f *testing.F) {
+	seeds := []*FillReply{{Digests: []*FillDigest{{Bucket: []byte("b"), Key: []byte("k"), Hash: make([]byte, version.HashSize)}}}}
+	fuzz(f, seeds, func(t testing.TB, m *FillReply) {
+		all, err := ToDigests(m)
+		if err == nil && len(all) != len(m.GetDigests()) || len(all) > MaxWanted {
+			t.Errorf("%d of %d accepted", len(all), len(m.GetDigests()))
+		}
+		for _, d := range all {
+			if d.Key.Validate() != nil {
+				t.Errorf("accepted %+v", d)
+			}
+		}
+	})
+}

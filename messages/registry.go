@@ -41,6 +41,7 @@ const (
 	TargetForward     = "forward/"
 	TargetClient      = "client/"
 	TargetTransfer    = "transfer/"
+	TargetFill        = "fill/"
 	TargetDetector    = "detector"
 )
 
@@ -60,7 +61,7 @@ type Info struct {
 }
 
 // answers are the actors that wait for replies of other nodes.
-var answers = []string{TargetGet, TargetPut, TargetForward, TargetMembership, TargetClient, TargetTransfer, TargetDetector}
+var answers = []string{TargetGet, TargetPut, TargetForward, TargetMembership, TargetClient, TargetTransfer, TargetFill, TargetDetector}
 
 // table lists every message type by number. Numbers are never reused.
 var table = [...]Info{
@@ -85,6 +86,8 @@ var table = [...]Info{
 	15: {Name: "HandoffReply", Bulk: true, FromNode: []string{TargetTransfer}, make: func() proto.Message { return new(HandoffReply) }},
 	16: {Name: "ProbeRequest", Request: true, FromNode: []string{TargetDetector}, make: func() proto.Message { return new(ProbeRequest) }},
 	17: {Name: "ProbeReply", FromNode: []string{TargetDetector}, make: func() proto.Message { return new(ProbeReply) }},
+	18: {Name: "FillRequest", Request: true, Bulk: true, FromNode: []string{TargetVnode}, make: func() proto.Message { return new(FillRequest) }},
+	19: {Name: "FillReply", Bulk: true, FromNode: []string{TargetFill}, make: func() proto.Message { return new(FillReply) }},
 
 	20: {Name: "IdentityRequest", Request: true, FromNode: []string{TargetMembership}, make: func() proto.Message { return new(IdentityRequest) }},
 	21: {Name: "IdentityReply", FromNode: []string{TargetMembership}, make: func() proto.Message { return new(IdentityReply) }},
@@ -142,6 +145,10 @@ func NumberOf(m any) (Number, bool) {
 		return 16, true
 	case *ProbeReply:
 		return 17, true
+	case *FillRequest:
+		return 18, true
+	case *FillReply:
+		return 19, true
 	case *IdentityRequest:
 		return 20, true
 	case *IdentityReply:
@@ -235,6 +242,9 @@ func (x *ReplicateRequest) SetTimeoutMs(ms uint32) { x.TimeoutMs = ms }
 
 // SetTimeoutMs lowers the time left; the link does so on receipt.
 func (x *HandoffRequest) SetTimeoutMs(ms uint32) { x.TimeoutMs = ms }
+
+// SetTimeoutMs lowers the time left; the link does so on receipt.
+func (x *FillRequest) SetTimeoutMs(ms uint32) { x.TimeoutMs = ms }
 
 // SetTimeoutMs lowers the time left; the link does so on receipt.
 func (x *ProbeRequest) SetTimeoutMs(ms uint32) { x.TimeoutMs = ms }

@@ -13,8 +13,8 @@ import (
 // parts are messages that travel inside others only.
 var parts = map[protoreflect.Name]bool{
 	"Quorum": true, "Value": true, "Address": true, "Document": true, "Member": true, "Ring": true, "ReplicaList": true, "Bucket": true,
-	"HandoffRecord": true, "Movement": true, "Switch": true, "Fill": true, "Change": true, "Ballot": true, "Vote": true, "RegisterState": true, "NodeRow": true,
-	"NodeState": true,
+	"HandoffRecord": true, "FillKey": true, "FillDigest": true, "Movement": true, "Switch": true, "Fill": true, "Change": true,
+	"Ballot": true, "Vote": true, "RegisterState": true, "NodeRow": true, "NodeState": true,
 }
 
 // TestEveryMessageHasItsNumber: what is generated is in the table or a part of
@@ -104,7 +104,7 @@ func TestRequestsCarryTheirTime(t *testing.T) {
 // TestAllowed is the whole table of who may send what to which actor. A change
 // of it is a change of what a stolen key can do.
 func TestAllowed(t *testing.T) {
-	const want = `node    Failure          -> get/1 put/1 forward/1 membership client/1 transfer/1 detector
+	const want = `node    Failure          -> get/1 put/1 forward/1 membership client/1 transfer/1 fill/1 detector
 node    GetReply         -> client/1
 node    PutRequest       -> coordinator
 node    PutReply         -> forward/1 client/1
@@ -118,6 +118,8 @@ node    HandoffRequest   -> vnode/1
 node    HandoffReply     -> transfer/1
 node    ProbeRequest     -> detector
 node    ProbeReply       -> detector
+node    FillRequest      -> vnode/1
+node    FillReply        -> fill/1
 node    IdentityRequest  -> membership
 node    IdentityReply    -> membership
 node    RegisterRequest  -> membership
@@ -135,7 +137,7 @@ client  KeysRequest      -> vnode/1
 client  ClusterRequest   -> membership
 `
 	targets := []string{
-		"coordinator", "vnode/1", "get/1", "put/1", "forward/1", "membership", "client/1", "node", "transfer/1", "detector", "transfers", "vnodes", "links", "links/n1", "",
+		"coordinator", "vnode/1", "get/1", "put/1", "forward/1", "membership", "client/1", "node", "transfer/1", "fill/1", "detector", "transfers", "vnodes", "links", "links/n1", "",
 		"vnode", "guardian", "eventstream", "deadletter", "probe/1", "coordinator/x",
 	}
 	var got strings.Builder

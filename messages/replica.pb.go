@@ -515,6 +515,333 @@ func (x *HandoffReply) GetBatch() uint64 {
 	return 0
 }
 
+// FillRequest asks a vnode for the next of its records with one n, in the order
+// of their keys. The asker is a replica that lacks data.
+type FillRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Partition uint32                 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
+	N         uint32                 `protobuf:"varint,2,opt,name=n,proto3" json:"n,omitempty"`
+	// Version of the ring that the asker fills for.
+	Target uint64 `protobuf:"varint,3,opt,name=target,proto3" json:"target,omitempty"`
+	// The asker is new in some places, so that the answer counts only if the vnode
+	// refuses writes that were planned before that.
+	Joint bool `protobuf:"varint,4,opt,name=joint,proto3" json:"joint,omitempty"`
+	// Number of the batch within the fill, repeated in the answer.
+	Batch uint64 `protobuf:"varint,5,opt,name=batch,proto3" json:"batch,omitempty"`
+	// Where the batch begins: the last one's cursor; empty at the start.
+	Cursor []byte `protobuf:"bytes,6,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	// Answer with hashes of the records instead of the records.
+	Digests bool `protobuf:"varint,7,opt,name=digests,proto3" json:"digests,omitempty"`
+	// Answer with these records, and nothing else; the cursor is not used.
+	Wanted        []*FillKey `protobuf:"bytes,8,rep,name=wanted,proto3" json:"wanted,omitempty"`
+	TimeoutMs     uint32     `protobuf:"varint,9,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FillRequest) Reset() {
+	*x = FillRequest{}
+	mi := &file_messages_replica_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FillRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FillRequest) ProtoMessage() {}
+
+func (x *FillRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_replica_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FillRequest.ProtoReflect.Descriptor instead.
+func (*FillRequest) Descriptor() ([]byte, []int) {
+	return file_messages_replica_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *FillRequest) GetPartition() uint32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *FillRequest) GetN() uint32 {
+	if x != nil {
+		return x.N
+	}
+	return 0
+}
+
+func (x *FillRequest) GetTarget() uint64 {
+	if x != nil {
+		return x.Target
+	}
+	return 0
+}
+
+func (x *FillRequest) GetJoint() bool {
+	if x != nil {
+		return x.Joint
+	}
+	return false
+}
+
+func (x *FillRequest) GetBatch() uint64 {
+	if x != nil {
+		return x.Batch
+	}
+	return 0
+}
+
+func (x *FillRequest) GetCursor() []byte {
+	if x != nil {
+		return x.Cursor
+	}
+	return nil
+}
+
+func (x *FillRequest) GetDigests() bool {
+	if x != nil {
+		return x.Digests
+	}
+	return false
+}
+
+func (x *FillRequest) GetWanted() []*FillKey {
+	if x != nil {
+		return x.Wanted
+	}
+	return nil
+}
+
+func (x *FillRequest) GetTimeoutMs() uint32 {
+	if x != nil {
+		return x.TimeoutMs
+	}
+	return 0
+}
+
+type FillKey struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Bucket        []byte                 `protobuf:"bytes,1,opt,name=bucket,proto3" json:"bucket,omitempty"`
+	Key           []byte                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FillKey) Reset() {
+	*x = FillKey{}
+	mi := &file_messages_replica_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FillKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FillKey) ProtoMessage() {}
+
+func (x *FillKey) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_replica_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FillKey.ProtoReflect.Descriptor instead.
+func (*FillKey) Descriptor() ([]byte, []int) {
+	return file_messages_replica_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *FillKey) GetBucket() []byte {
+	if x != nil {
+		return x.Bucket
+	}
+	return nil
+}
+
+func (x *FillKey) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+type FillReply struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Batch   uint64                 `protobuf:"varint,1,opt,name=batch,proto3" json:"batch,omitempty"`
+	Records []*HandoffRecord       `protobuf:"bytes,2,rep,name=records,proto3" json:"records,omitempty"`
+	Digests []*FillDigest          `protobuf:"bytes,3,rep,name=digests,proto3" json:"digests,omitempty"`
+	// Where the next batch begins.
+	Cursor []byte `protobuf:"bytes,4,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	// There may be records behind the cursor.
+	More bool `protobuf:"varint,5,opt,name=more,proto3" json:"more,omitempty"`
+	// How many records of the batch are damaged at this vnode and were left out.
+	Damaged uint32 `protobuf:"varint,6,opt,name=damaged,proto3" json:"damaged,omitempty"`
+	// How many of the wanted keys, from the first on, the answer is about.
+	Handled       uint32 `protobuf:"varint,7,opt,name=handled,proto3" json:"handled,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FillReply) Reset() {
+	*x = FillReply{}
+	mi := &file_messages_replica_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FillReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FillReply) ProtoMessage() {}
+
+func (x *FillReply) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_replica_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FillReply.ProtoReflect.Descriptor instead.
+func (*FillReply) Descriptor() ([]byte, []int) {
+	return file_messages_replica_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *FillReply) GetBatch() uint64 {
+	if x != nil {
+		return x.Batch
+	}
+	return 0
+}
+
+func (x *FillReply) GetRecords() []*HandoffRecord {
+	if x != nil {
+		return x.Records
+	}
+	return nil
+}
+
+func (x *FillReply) GetDigests() []*FillDigest {
+	if x != nil {
+		return x.Digests
+	}
+	return nil
+}
+
+func (x *FillReply) GetCursor() []byte {
+	if x != nil {
+		return x.Cursor
+	}
+	return nil
+}
+
+func (x *FillReply) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+func (x *FillReply) GetDamaged() uint32 {
+	if x != nil {
+		return x.Damaged
+	}
+	return 0
+}
+
+func (x *FillReply) GetHandled() uint32 {
+	if x != nil {
+		return x.Handled
+	}
+	return 0
+}
+
+// FillDigest is a record's key and the hash over the writes that it has seen and
+// holds.
+type FillDigest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Bucket        []byte                 `protobuf:"bytes,1,opt,name=bucket,proto3" json:"bucket,omitempty"`
+	Key           []byte                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	Hash          []byte                 `protobuf:"bytes,3,opt,name=hash,proto3" json:"hash,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FillDigest) Reset() {
+	*x = FillDigest{}
+	mi := &file_messages_replica_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FillDigest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FillDigest) ProtoMessage() {}
+
+func (x *FillDigest) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_replica_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FillDigest.ProtoReflect.Descriptor instead.
+func (*FillDigest) Descriptor() ([]byte, []int) {
+	return file_messages_replica_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *FillDigest) GetBucket() []byte {
+	if x != nil {
+		return x.Bucket
+	}
+	return nil
+}
+
+func (x *FillDigest) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *FillDigest) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
 // ProbeRequest asks a node to show that it works: to make a write durable and
 // answer with the number.
 type ProbeRequest struct {
@@ -527,7 +854,7 @@ type ProbeRequest struct {
 
 func (x *ProbeRequest) Reset() {
 	*x = ProbeRequest{}
-	mi := &file_messages_replica_proto_msgTypes[7]
+	mi := &file_messages_replica_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -539,7 +866,7 @@ func (x *ProbeRequest) String() string {
 func (*ProbeRequest) ProtoMessage() {}
 
 func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_messages_replica_proto_msgTypes[7]
+	mi := &file_messages_replica_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -552,7 +879,7 @@ func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeRequest.ProtoReflect.Descriptor instead.
 func (*ProbeRequest) Descriptor() ([]byte, []int) {
-	return file_messages_replica_proto_rawDescGZIP(), []int{7}
+	return file_messages_replica_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ProbeRequest) GetNumber() uint64 {
@@ -578,7 +905,7 @@ type ProbeReply struct {
 
 func (x *ProbeReply) Reset() {
 	*x = ProbeReply{}
-	mi := &file_messages_replica_proto_msgTypes[8]
+	mi := &file_messages_replica_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -590,7 +917,7 @@ func (x *ProbeReply) String() string {
 func (*ProbeReply) ProtoMessage() {}
 
 func (x *ProbeReply) ProtoReflect() protoreflect.Message {
-	mi := &file_messages_replica_proto_msgTypes[8]
+	mi := &file_messages_replica_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -603,7 +930,7 @@ func (x *ProbeReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeReply.ProtoReflect.Descriptor instead.
 func (*ProbeReply) Descriptor() ([]byte, []int) {
-	return file_messages_replica_proto_rawDescGZIP(), []int{8}
+	return file_messages_replica_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ProbeReply) GetNumber() uint64 {
@@ -656,7 +983,34 @@ const file_messages_replica_proto_rawDesc = "" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12\x16\n" +
 	"\x06record\x18\x03 \x01(\fR\x06record\"$\n" +
 	"\fHandoffReply\x12\x14\n" +
-	"\x05batch\x18\x01 \x01(\x04R\x05batch\"E\n" +
+	"\x05batch\x18\x01 \x01(\x04R\x05batch\"\x82\x02\n" +
+	"\vFillRequest\x12\x1c\n" +
+	"\tpartition\x18\x01 \x01(\rR\tpartition\x12\f\n" +
+	"\x01n\x18\x02 \x01(\rR\x01n\x12\x16\n" +
+	"\x06target\x18\x03 \x01(\x04R\x06target\x12\x14\n" +
+	"\x05joint\x18\x04 \x01(\bR\x05joint\x12\x14\n" +
+	"\x05batch\x18\x05 \x01(\x04R\x05batch\x12\x16\n" +
+	"\x06cursor\x18\x06 \x01(\fR\x06cursor\x12\x18\n" +
+	"\adigests\x18\a \x01(\bR\adigests\x122\n" +
+	"\x06wanted\x18\b \x03(\v2\x1a.dynactor.messages.FillKeyR\x06wanted\x12\x1d\n" +
+	"\n" +
+	"timeout_ms\x18\t \x01(\rR\ttimeoutMs\"3\n" +
+	"\aFillKey\x12\x16\n" +
+	"\x06bucket\x18\x01 \x01(\fR\x06bucket\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\fR\x03key\"\xf6\x01\n" +
+	"\tFillReply\x12\x14\n" +
+	"\x05batch\x18\x01 \x01(\x04R\x05batch\x12:\n" +
+	"\arecords\x18\x02 \x03(\v2 .dynactor.messages.HandoffRecordR\arecords\x127\n" +
+	"\adigests\x18\x03 \x03(\v2\x1d.dynactor.messages.FillDigestR\adigests\x12\x16\n" +
+	"\x06cursor\x18\x04 \x01(\fR\x06cursor\x12\x12\n" +
+	"\x04more\x18\x05 \x01(\bR\x04more\x12\x18\n" +
+	"\adamaged\x18\x06 \x01(\rR\adamaged\x12\x18\n" +
+	"\ahandled\x18\a \x01(\rR\ahandled\"J\n" +
+	"\n" +
+	"FillDigest\x12\x16\n" +
+	"\x06bucket\x18\x01 \x01(\fR\x06bucket\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\fR\x03key\x12\x12\n" +
+	"\x04hash\x18\x03 \x01(\fR\x04hash\"E\n" +
 	"\fProbeRequest\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x1d\n" +
 	"\n" +
@@ -677,7 +1031,7 @@ func file_messages_replica_proto_rawDescGZIP() []byte {
 	return file_messages_replica_proto_rawDescData
 }
 
-var file_messages_replica_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_messages_replica_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_messages_replica_proto_goTypes = []any{
 	(*ReadRequest)(nil),      // 0: dynactor.messages.ReadRequest
 	(*ReadReply)(nil),        // 1: dynactor.messages.ReadReply
@@ -686,16 +1040,23 @@ var file_messages_replica_proto_goTypes = []any{
 	(*HandoffRequest)(nil),   // 4: dynactor.messages.HandoffRequest
 	(*HandoffRecord)(nil),    // 5: dynactor.messages.HandoffRecord
 	(*HandoffReply)(nil),     // 6: dynactor.messages.HandoffReply
-	(*ProbeRequest)(nil),     // 7: dynactor.messages.ProbeRequest
-	(*ProbeReply)(nil),       // 8: dynactor.messages.ProbeReply
+	(*FillRequest)(nil),      // 7: dynactor.messages.FillRequest
+	(*FillKey)(nil),          // 8: dynactor.messages.FillKey
+	(*FillReply)(nil),        // 9: dynactor.messages.FillReply
+	(*FillDigest)(nil),       // 10: dynactor.messages.FillDigest
+	(*ProbeRequest)(nil),     // 11: dynactor.messages.ProbeRequest
+	(*ProbeReply)(nil),       // 12: dynactor.messages.ProbeReply
 }
 var file_messages_replica_proto_depIdxs = []int32{
-	5, // 0: dynactor.messages.HandoffRequest.records:type_name -> dynactor.messages.HandoffRecord
-	1, // [1:1] is the sub-list for method output_type
-	1, // [1:1] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	5,  // 0: dynactor.messages.HandoffRequest.records:type_name -> dynactor.messages.HandoffRecord
+	8,  // 1: dynactor.messages.FillRequest.wanted:type_name -> dynactor.messages.FillKey
+	5,  // 2: dynactor.messages.FillReply.records:type_name -> dynactor.messages.HandoffRecord
+	10, // 3: dynactor.messages.FillReply.digests:type_name -> dynactor.messages.FillDigest
+	4,  // [4:4] is the sub-list for method output_type
+	4,  // [4:4] is the sub-list for method input_type
+	4,  // [4:4] is the sub-list for extension type_name
+	4,  // [4:4] is the sub-list for extension extendee
+	0,  // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_messages_replica_proto_init() }
@@ -709,7 +1070,7 @@ func file_messages_replica_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_messages_replica_proto_rawDesc), len(file_messages_replica_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -19,6 +19,8 @@ package version
 import (
 	"bytes"
 	"cmp"
+	"crypto/sha256"
+	"encoding/binary"
 	"slices"
 
 	"github.com/dynactor/dynactor/dynamo"
@@ -194,6 +196,28 @@ func (r Record) SameCausal(o Record) bool {
 	return r.Clock.Equal(o.Clock) && slices.EqualFunc(r.Versions, o.Versions, func(a, b Version) bool {
 		return a.Dot == b.Dot
 	})
+}
+
+// HashSize is the length of a CausalHash.
+const HashSize = 16
+
+// CausalHash is the same for two records exactly when SameCausal is true of them
+// (a clash of the hash function aside).
+func (r Record) CausalHash() [HashSize]byte {
+	b := binary.AppendUvarint(nil, uint64(r.Clock.Len()))
+	add := func(d clock.Dot) {
+		b = append(b, d.Actor.Incarnation[:]...)
+		b = binary.AppendUvarint(b, d.Actor.Epoch)
+		b = binary.AppendUvarint(b, d.Counter)
+	}
+	for _, e := range r.Clock.Entries() {
+		add(clock.Dot{Actor: e.Actor, Counter: e.Counter})
+	}
+	for _, v := range r.Versions {
+		add(v.Dot)
+	}
+	sum := sha256.Sum256(b)
+	return [HashSize]byte(sum[:])
 }
 
 // Has reports whether the record holds the version d.

@@ -81,6 +81,9 @@ func TestMergeIsASemilattice(t *testing.T) {
 		if a.Descends(b) != Merge(a, b).SameCausal(a) {
 			t.Fatal("descends must mean that merging adds nothing")
 		}
+		if (a.CausalHash() == b.CausalHash()) != a.SameCausal(b) {
+			t.Fatal("the hash must tell the same as the comparison")
+		}
 	})
 }
 

@@ -38,6 +38,19 @@ func TestHintKeys(t *testing.T) {
 				t.Fatalf("%x in the range of %s, %d: %v", hint, other.node, other.p, inside)
 			}
 		}
+		for _, other := range []struct {
+			p dynamo.Partition
+			n int
+		}{{p, 3}, {p, 2}, {p, 4}, {p ^ 1, 3}} {
+			lower, upper := ReplicaRange(other.p, other.n)
+			inside := bytes.Compare(lower, object) <= 0 && bytes.Compare(object, upper) < 0
+			if inside != (other.n == 3 && other.p == p) {
+				t.Fatalf("%x in the range of %d with n = %d: %v", object, other.p, other.n, inside)
+			}
+		}
+		if lower, upper := Objects(); bytes.Compare(lower, object) > 0 || bytes.Compare(object, upper) >= 0 {
+			t.Fatalf("%x is not among the objects", object)
+		}
 		lower, upper := Hints()
 		if bytes.Compare(lower, hint) > 0 || bytes.Compare(hint, upper) >= 0 {
 			t.Fatalf("%x is not among the hints", hint)

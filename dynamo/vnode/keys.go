@@ -2,6 +2,7 @@ package vnode
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"github.com/dynactor/dynactor/dynamo"
 )
@@ -52,6 +53,17 @@ func ObjectRange(p dynamo.Partition) (lower, upper []byte) {
 		return lower, []byte{kindObject + 1}
 	}
 	return lower, binary.BigEndian.AppendUint32([]byte{kindObject}, uint32(p)+1)
+}
+
+// Objects is the range of all objects of a node's store.
+func Objects() (lower, upper []byte) { return []byte{kindObject}, []byte{kindObject + 1} }
+
+// ReplicaRange is the range of storage keys that holds a partition's objects of one
+// n, below 256.
+func ReplicaRange(p dynamo.Partition, n int) (lower, upper []byte) {
+	lower, _ = ObjectRange(p)
+	lower = append(lower, byte(n))
+	return lower, increment(slices.Clone(lower))
 }
 
 // CorruptKey is where the bytes of an unreadable value are set aside.
