@@ -150,6 +150,7 @@ type world struct {
 	ask     Ask
 	digests []int    // of the last page that was compared, those that differ
 	found   []func() // what is here and perhaps not durable
+	commits []commit
 	flying  []Event
 	rest    *FillOutcome
 }
@@ -174,11 +175,15 @@ func (w *world) take(effects []Effect) {
 			}
 			w.flying = append(w.flying, Compared{e.Batch, len(w.digests)})
 		case Merge:
-			w.sync()
-			w.see(w.ask.Stream, w.held[e.Batch])
+			for _, r := range w.held[e.Batch] {
+				w.found = append(w.found, w.seer(r))
+			}
+			w.commits = append(w.commits, commit{e.Batch, w.found})
+			w.found = nil
 			w.flying = append(w.flying, Merged{e.Batch})
 		case Seal:
-			w.sync()
+			w.commits = append(w.commits, commit{e.Batch, w.found})
+			w.found = nil
 			w.flying = append(w.flying, Merged{e.Batch})
 		case Rest:
 			o := e.Outcome
@@ -187,12 +192,20 @@ func (w *world) take(effects []Effect) {
 	}
 }
 
-// sync makes durable what was here when it was compared.
-func (w *world) sync() {
-	for _, see := range w.found {
-		see()
+// commit makes durable what was found here or merged before.
+type commit struct {
+	batch uint64
+	all   []func()
+}
+
+// sync has the disk finish all commits up to one.
+func (w *world) sync(batch uint64) {
+	for len(w.commits) > 0 && w.commits[0].batch <= batch {
+		for _, see := range w.commits[0].all {
+			see()
+		}
+		w.commits = w.commits[1:]
 	}
-	w.found = nil
 }
 
 func (w *world) seer(record int) func() {
@@ -255,6 +268,9 @@ func TestFillHasEverything(t *testing.T) {
 		w.streams = w.streams[:rapid.IntRange(0, len(w.streams)).Draw(t, "streams")]
 		w.take(w.f.Start(w.streams))
 		step := func(e Event) {
+			if m, ok := e.(Merged); ok {
+				w.sync(m.Batch)
+			}
 			w.take(w.f.Step(e))
 			if w.rest == nil {
 				return
