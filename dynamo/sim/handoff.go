@@ -222,7 +222,7 @@ type transferShell struct {
 
 func (n *node) startTransfer(p dynamo.Partition, intended dynamo.NodeID) {
 	n.next++
-	t := &transferShell{n: n, partition: p, intended: intended, number: n.next, machine: transfer.New(n.id, intended, 0)}
+	t := &transferShell{n: n, partition: p, intended: intended, number: n.next, machine: transfer.New(intended, 0, false)}
 	n.requests[t.number] = t
 	n.transfers = append(n.transfers, t)
 	n.c.tracef("%s hands what it keeps for %s in partition %d over", n.id, intended, p)
@@ -328,6 +328,7 @@ func (t *transferShell) read() {
 	b := transfer.Batch{Size: len(t.batch), Needed: max(q.W, q.N/2+1)}
 	if b.Size > 0 {
 		b.Replicas = t.n.c.doc.Settled.Primaries(t.partition, q.N)
+		b.Own = slices.Contains(b.Replicas, t.n.id)
 	}
 	t.step(transfer.Read{Batch: b})
 }

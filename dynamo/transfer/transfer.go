@@ -3,13 +3,15 @@
 // (paper § 4.6: the fallback delivers its hinted replica once the intended node
 // has recovered, and may then delete it).
 //
-// A Transfer is one partition's hints for one node. It reads a batch, offers it
-// to the replicas, and drops it when
+// A Transfer is one partition's hints for one node, or its objects that this node
+// is no replica of. It reads a batch, offers it to the replicas, and drops it when
 //
 //   - the intended node confirmed that its disk has every record of the batch,
+//     unless it is no replica any more, or there is none,
 //   - and so did every other replica that could be reached, and at least as many
-//     as make a write of the bucket durable, and a majority: the fallback may
-//     hold the only copy that is left.
+//     as make a write of the bucket durable, and a majority: what lies here may be
+//     the only copy that is left. While the partition moves that holds for the old
+//     list and for the new one, since writes are read in either.
 //
 // A replica that keeps a hint for another one has the record itself, so there it
 // is enough that the intended node has it too.
@@ -17,6 +19,9 @@
 // What is dropped is gone from the store, so a transfer that was interrupted at
 // any point is simply begun again: records that were confirmed and not yet
 // dropped are offered once more, which changes nothing at the receivers.
+//
+// A Fill is the other direction: a replica that lacks data takes it from those that
+// have it.
 package transfer
 
 import (
@@ -58,10 +63,17 @@ func (s State) String() string {
 type Batch struct {
 	// Size is how many records it holds; 0 means that there are no more.
 	Size int
-	// Replicas are the nodes that hold the records in the ring in force.
+	// Own: this node has the records as a replica itself, and what it keeps is the
+	// knowledge that the intended node lacks them.
+	Own bool
+	// Replicas are the nodes that hold the records in the rings in force.
 	Replicas []dynamo.NodeID
-	// Needed is how many of them must confirm: for a bucket of n replicas whose
-	// writes wait for w, the larger of w and the majority of n.
+	// Lists are those in each of which a write of the records needs its quorum; nil:
+	// Replicas are the one.
+	Lists [][]dynamo.NodeID
+	// Needed is how many of a list must confirm, or all of a shorter one: for a
+	// bucket of n replicas whose writes wait for w, the larger of w and the majority
+	// of n.
 	Needed int
 }
 
@@ -126,20 +138,24 @@ type Outcome struct {
 	// Dropped is how many records were handed over and dropped; Kept how many
 	// changed meanwhile.
 	Dropped, Kept int
+	// Given: the intended node has everything, but too few others have.
+	Given bool
 	// Reason says why it is not complete.
 	Reason string
 }
 
-// Transfer hands over one partition's hints for one node. It belongs to one
-// goroutine.
+// Transfer hands over one partition's hints for one node, or its objects that this
+// node is no replica of. It belongs to one goroutine.
 type Transfer struct {
-	self, intended dynamo.NodeID
-	state          State
-	number         uint64
-	batch          Batch
-	answers        map[dynamo.NodeID]answer
-	outcome        Outcome
-	out            []Effect
+	intended dynamo.NodeID
+	given    bool
+	held     string // why a batch that the intended node has was not dropped
+	state    State
+	number   uint64
+	batch    Batch
+	answers  map[dynamo.NodeID]answer
+	outcome  Outcome
+	out      []Effect
 }
 
 // answer is what a node said of the batch.
@@ -148,12 +164,17 @@ type answer struct {
 	reason                 string
 }
 
-// New plans a transfer from self of what it keeps for intended. The batches are
-// numbered from number + 1 on. Two transfers whose answers may be mixed up, such as
-// one that was given up and the next one of the same partition and node, need
-// numbers of their own: a late answer to the first must confirm nothing here.
-func New(self, intended dynamo.NodeID, number uint64) *Transfer {
-	return &Transfer{self: self, intended: intended, number: number}
+// New plans a transfer of what is kept for intended; of what is kept for nobody
+// alone, when that is empty. The batches are numbered from number + 1 on. Two
+// transfers whose answers may be mixed up, such as one that was given up and the
+// next one of the same partition and node, need numbers of their own: a late answer
+// to the first must confirm nothing here.
+//
+// given says that an earlier transfer gave the intended node everything, and could
+// not drop it (Outcome.Given): then this one goes no further than the first batch of
+// which that is still so.
+func New(intended dynamo.NodeID, number uint64, given bool) *Transfer {
+	return &Transfer{intended: intended, number: number, given: given}
 }
 
 // State says what is awaited.
@@ -214,39 +235,39 @@ func (t *Transfer) next() []Effect {
 
 // offer sends the batch to all who should have it.
 func (t *Transfer) offer(b Batch) []Effect {
+	t.batch = b
 	if b.Size == 0 {
-		t.outcome.Complete = t.outcome.Kept == 0
-		if !t.outcome.Complete {
-			t.outcome.Reason = "records changed while they were handed over"
+		t.outcome.Complete = t.outcome.Kept == 0 && t.held == ""
+		if t.outcome.Kept > 0 {
+			return t.finish("records changed while they were handed over")
 		}
-		return t.finish(t.outcome.Reason)
+		return t.finish(t.held)
 	}
 	t.number++
-	t.batch, t.answers, t.state = b, map[dynamo.NodeID]answer{}, Confirming
+	t.answers, t.state = map[dynamo.NodeID]answer{}, Confirming
 	for _, node := range t.receivers() {
 		t.emit(Offer{Node: node, Batch: t.number})
 	}
-	if len(t.out) == 0 {
-		return t.finish(fmt.Sprintf("%s is no replica any more", t.intended))
+	switch {
+	case len(t.out) > 0:
+		return t.out
+	case b.Own: // nobody is to know any more that the intended node lacked something
+		return t.drop()
 	}
-	return t.out
+	return t.finish("the records have no replicas")
 }
 
 // receivers are the replicas that get the batch: all; from one of them, the
 // intended node alone.
 func (t *Transfer) receivers() []dynamo.NodeID {
 	switch {
-	case !slices.Contains(t.batch.Replicas, t.intended):
-		return nil
-	case t.keepsOwn():
+	case !t.batch.Own:
+		return t.batch.Replicas
+	case slices.Contains(t.batch.Replicas, t.intended):
 		return []dynamo.NodeID{t.intended}
 	}
-	return t.batch.Replicas
+	return nil
 }
-
-// keepsOwn: this node is a replica itself, and what it keeps for the intended
-// node is the knowledge that it lacks something.
-func (t *Transfer) keepsOwn() bool { return slices.Contains(t.batch.Replicas, t.self) }
 
 // heard takes the first answer of each receiver, and decides when all have
 // answered.
@@ -261,36 +282,82 @@ func (t *Transfer) heard(node dynamo.NodeID, number uint64, a answer) []Effect {
 	if len(t.answers) < len(t.receivers()) {
 		return nil
 	}
-	if missing := t.missing(); missing != "" {
-		return t.finish(missing)
+	if refused := t.refused(); refused != "" {
+		return t.hold(refused)
 	}
+	missing := t.missing()
+	switch {
+	case missing == "":
+		return t.drop()
+	case t.answers[t.intended].confirmed && !t.given:
+		t.outcome.Given = true
+		return t.hold(missing)
+	}
+	return t.finish(missing)
+}
+
+// hold leaves a batch that cannot be dropped yet, and goes on if somebody can make
+// use of what follows: the intended node, or, if it is none, whoever took this one.
+func (t *Transfer) hold(why string) []Effect {
+	last := t.intended
+	if !slices.Contains(t.receivers(), last) {
+		for node, a := range t.answers {
+			if a.confirmed {
+				last = node
+			}
+		}
+	}
+	if !t.answers[last].confirmed {
+		return t.finish(why)
+	}
+	t.held = why
+	return t.next()
+}
+
+func (t *Transfer) drop() []Effect {
 	t.state = Dropping
 	return t.emit(Drop{})
 }
 
-// missing says what keeps the batch from being dropped; empty if nothing does.
-func (t *Transfer) missing() string {
-	confirmed := 0
+// refused says which nodes would not take the batch; that one other than the
+// intended node could not be reached is no refusal.
+func (t *Transfer) refused() string {
 	var refused []string
 	for node, a := range t.answers {
-		switch {
-		case a.confirmed:
-			confirmed++
-		case node == t.intended || !a.unreachable:
+		if !a.confirmed && (node == t.intended || !a.unreachable) {
 			refused = append(refused, fmt.Sprintf("%s: %s", node, a.reason))
 		}
 	}
 	slices.SortFunc(refused, cmp.Compare)
+	return strings.Join(refused, "; ")
+}
+
+// missing says what keeps a batch that nobody refused from being dropped; empty if
+// nothing does.
+func (t *Transfer) missing() string {
+	lists := t.batch.Lists
 	switch {
-	case len(refused) > 0:
-		return strings.Join(refused, "; ")
-	case !t.keepsOwn() && confirmed < t.batch.Needed:
-		return fmt.Sprintf("%d of %d replicas confirmed", confirmed, t.batch.Needed)
+	case t.batch.Own:
+		return ""
+	case lists == nil:
+		lists = [][]dynamo.NodeID{t.batch.Replicas}
+	}
+	for _, list := range lists {
+		confirmed, needed := 0, min(t.batch.Needed, len(list))
+		for _, node := range list {
+			if t.answers[node].confirmed {
+				confirmed++
+			}
+		}
+		if confirmed < needed {
+			return fmt.Sprintf("%d of %d replicas confirmed", confirmed, needed)
+		}
 	}
 	return ""
 }
 
 func (t *Transfer) finish(reason string) []Effect {
+	t.outcome.Given = t.outcome.Given && t.batch.Size == 0 // else it has not come to the end
 	t.state, t.outcome.Reason = Done, reason
 	return t.emit(Finish{t.outcome})
 }

@@ -24,11 +24,26 @@ func show(effects []Effect) string {
 			out = append(out, "drop")
 		case Finish:
 			o := e.Outcome
+			if o.Given {
+				o.Reason = "given " + o.Reason
+			}
 			out = append(out, fmt.Sprintf("finish complete=%v dropped=%d kept=%d %s", o.Complete, o.Dropped, o.Kept, o.Reason))
 		}
 	}
 	return strings.TrimSpace(strings.Join(out, ", "))
 }
+
+// own is what a replica knows that another one lacks.
+func own(size int) Read {
+	r := abc(size)
+	r.Batch.Own = true
+	return r
+}
+
+// moving is a batch of a partition that goes from a, b, c to b, c, d.
+var moving = Read{Batch{
+	Size: 1, Replicas: []dynamo.NodeID{"a", "b", "c", "d"}, Needed: 2, Lists: [][]dynamo.NodeID{{"a", "b", "c"}, {"b", "c", "d"}},
+}}
 
 type step struct {
 	event Event
@@ -45,10 +60,11 @@ func TestPaper_4_6_HintedHandoff(t *testing.T) {
 	gone := func(n dynamo.NodeID) Event { return Failed{n, 1, true, "unreachable"} }
 	full := func(n dynamo.NodeID) Event { return Failed{n, 1, false, "overloaded"} }
 	for name, c := range map[string]struct {
-		self  dynamo.NodeID
-		steps []step
+		intended dynamo.NodeID
+		given    bool
+		steps    []step
 	}{
-		"all confirm": {"d", []step{
+		"all confirm": {"c", false, []step{
 			{abc(2), offers}, {yes("a"), ""}, {yes("b"), ""}, {yes("c"), "drop"}, {Dropped{}, "read"},
 			{abc(1), "offer a 2, offer b 2, offer c 2"}, {yes("c"), ""}, // of the first batch
 			{Confirmed{"a", 2}, ""}, {Confirmed{"a", 2}, ""}, {Confirmed{"c", 2}, ""}, {Confirmed{"b", 2}, "drop"},
@@ -56,25 +72,36 @@ func TestPaper_4_6_HintedHandoff(t *testing.T) {
 			{Read{}, "finish complete=false dropped=2 kept=1 records changed while they were handed over"},
 			{Read{}, ""},
 		}},
-		"nothing there":             {"d", []step{{Read{}, "finish complete=true dropped=0 kept=0"}}},
-		"one other is dead":         {"d", []step{{abc(1), offers}, {yes("a"), ""}, {gone("b"), ""}, {yes("c"), "drop"}}},
-		"both others are dead":      {"d", []step{{abc(1), offers}, {gone("a"), ""}, {gone("b"), ""}, {yes("c"), "finish complete=false dropped=0 kept=0 1 of 2 replicas confirmed"}}},
-		"the intended node is dead": {"d", []step{{abc(1), offers}, {yes("a"), ""}, {yes("b"), ""}, {gone("c"), "finish complete=false dropped=0 kept=0 c: unreachable"}}},
-		"another one has it not":    {"d", []step{{abc(1), offers}, {yes("a"), ""}, {full("b"), ""}, {yes("c"), "finish complete=false dropped=0 kept=0 b: overloaded"}}},
-		"a no is not taken back":    {"d", []step{{abc(1), offers}, {full("b"), ""}, {yes("b"), ""}, {yes("a"), ""}, {yes("c"), "finish complete=false dropped=0 kept=0 b: overloaded"}}},
-		"strangers do not count":    {"d", []step{{abc(1), offers}, {yes("d"), ""}, {yes("e"), ""}, {yes("a"), ""}, {yes("b"), ""}, {yes("c"), "drop"}}},
-		"from a replica":            {"a", []step{{abc(1), "offer c 1"}, {yes("b"), ""}, {yes("c"), "drop"}}},
-		"from a replica, refused":   {"a", []step{{abc(1), "offer c 1"}, {full("c"), "finish complete=false dropped=0 kept=0 c: overloaded"}}},
-		"for a former replica": {"d", []step{{
-			Read{Batch{Size: 1, Replicas: []dynamo.NodeID{"a", "b"}, Needed: 2}}, "finish complete=false dropped=0 kept=0 c is no replica any more",
-		}}},
-		"the store breaks": {"d", []step{{abc(1), offers}, {Broken{"disk"}, "finish complete=false dropped=0 kept=0 disk"}, {yes("a"), ""}}},
-		"out of turn": {"d", []step{
+		"nothing there":     {"c", false, []step{{Read{}, "finish complete=true dropped=0 kept=0"}}},
+		"one other is dead": {"c", false, []step{{abc(1), offers}, {yes("a"), ""}, {gone("b"), ""}, {yes("c"), "drop"}}},
+		"both others are dead": {"c", false, []step{{abc(1), offers}, {gone("a"), ""}, {gone("b"), ""}, {yes("c"), "read"},
+			{abc(1), "offer a 2, offer b 2, offer c 2"}, {Failed{"a", 2, true, ""}, ""}, {Failed{"b", 2, true, ""}, ""}, {Confirmed{"c", 2}, "read"},
+			{Read{}, "finish complete=false dropped=0 kept=0 given 1 of 2 replicas confirmed"}}},
+		"both others are still dead":         {"c", true, []step{{abc(1), offers}, {gone("a"), ""}, {gone("b"), ""}, {yes("c"), "finish complete=false dropped=0 kept=0 1 of 2 replicas confirmed"}}},
+		"given, but not all":                 {"c", false, []step{{abc(1), offers}, {gone("a"), ""}, {gone("b"), ""}, {yes("c"), "read"}, {Broken{"disk"}, "finish complete=false dropped=0 kept=0 disk"}}},
+		"the intended node is dead":          {"c", false, []step{{abc(1), offers}, {yes("a"), ""}, {yes("b"), ""}, {gone("c"), "finish complete=false dropped=0 kept=0 c: unreachable"}}},
+		"another one has it not":             {"c", false, []step{{abc(1), offers}, {yes("a"), ""}, {full("b"), ""}, {yes("c"), "read"}, {Read{}, "finish complete=false dropped=0 kept=0 b: overloaded"}}},
+		"a no is not taken back":             {"c", false, []step{{abc(1), offers}, {full("b"), ""}, {yes("b"), ""}, {yes("a"), ""}, {yes("c"), "read"}, {Read{}, "finish complete=false dropped=0 kept=0 b: overloaded"}}},
+		"strangers do not count":             {"c", false, []step{{abc(1), offers}, {yes("d"), ""}, {yes("e"), ""}, {yes("a"), ""}, {yes("b"), ""}, {yes("c"), "drop"}}},
+		"from a replica":                     {"c", false, []step{{own(1), "offer c 1"}, {yes("b"), ""}, {yes("c"), "drop"}}},
+		"from a replica, refused":            {"c", false, []step{{own(1), "offer c 1"}, {full("c"), "finish complete=false dropped=0 kept=0 c: overloaded"}}},
+		"for a former replica":               {"x", false, []step{{abc(1), offers}, {yes("a"), ""}, {yes("b"), ""}, {gone("c"), "drop"}}},
+		"for a former replica, refused":      {"x", false, []step{{abc(1), offers}, {yes("a"), ""}, {yes("b"), ""}, {full("c"), "read"}, {Read{}, "finish complete=false dropped=0 kept=0 c: overloaded"}}},
+		"for a former replica, too few":      {"x", false, []step{{abc(1), offers}, {yes("a"), ""}, {gone("b"), ""}, {gone("c"), "finish complete=false dropped=0 kept=0 1 of 2 replicas confirmed"}}},
+		"from a replica for a former one":    {"x", false, []step{{own(1), "drop"}, {Dropped{}, "read"}, {Read{}, "finish complete=true dropped=1 kept=0"}}},
+		"for nobody alone":                   {"", false, []step{{abc(1), offers}, {gone("a"), ""}, {yes("b"), ""}, {yes("c"), "drop"}}},
+		"nobody takes it":                    {"", false, []step{{abc(1), offers}, {full("a"), ""}, {full("b"), ""}, {full("c"), "finish complete=false dropped=0 kept=0 a: overloaded; b: overloaded; c: overloaded"}}},
+		"a list shorter than what is needed": {"", false, []step{{Read{Batch{Size: 1, Replicas: []dynamo.NodeID{"a"}, Needed: 2}}, "offer a 1"}, {yes("a"), "drop"}}},
+		"no replicas":                        {"", false, []step{{Read{Batch{Size: 1, Needed: 2}}, "finish complete=false dropped=0 kept=0 the records have no replicas"}}},
+		"between two lists":                  {"", false, []step{{moving, "offer a 1, offer b 1, offer c 1, offer d 1"}, {yes("a"), ""}, {yes("d"), ""}, {gone("c"), ""}, {yes("b"), "drop"}}},
+		"between two lists, one has too few": {"", false, []step{{moving, "offer a 1, offer b 1, offer c 1, offer d 1"}, {yes("a"), ""}, {gone("d"), ""}, {gone("c"), ""}, {yes("b"), "finish complete=false dropped=0 kept=0 1 of 2 replicas confirmed"}}},
+		"the store breaks":                   {"c", false, []step{{abc(1), offers}, {Broken{"disk"}, "finish complete=false dropped=0 kept=0 disk"}, {yes("a"), ""}}},
+		"out of turn": {"c", false, []step{
 			{Dropped{}, ""}, {yes("a"), ""}, {abc(1), offers}, {abc(1), ""}, {Dropped{}, ""},
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			m := New(c.self, "c", 0)
+			m := New(c.intended, 0, c.given)
 			if got := m.Step(abc(1)); len(got) != 0 || m.State() != Ready {
 				t.Errorf("before the start: %s", show(got))
 			}
@@ -98,9 +125,8 @@ func TestPaper_4_6_HintedHandoff(t *testing.T) {
 func TestDropsOnlyWhatIsSafe(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		nodes := []dynamo.NodeID{"a", "b", "c", "d", "e"}
-		self := rapid.SampledFrom(nodes).Draw(t, "self")
-		intended := rapid.SampledFrom(slices.DeleteFunc(slices.Clone(nodes), func(n dynamo.NodeID) bool { return n == self })).Draw(t, "intended")
-		m := New(self, intended, 0)
+		intended := rapid.SampledFrom(append(nodes, "")).Draw(t, "intended")
+		m := New(intended, 0, rapid.Bool().Draw(t, "given"))
 		var batch Batch
 		var number uint64
 		answers := map[dynamo.NodeID]Event{}
@@ -113,23 +139,15 @@ func TestDropsOnlyWhatIsSafe(t *testing.T) {
 						number = e.Batch
 						clear(answers)
 					}
-					if !slices.Contains(batch.Replicas, e.Node) || e.Node == self {
+					if !slices.Contains(batch.Replicas, e.Node) || batch.Own && e.Node != intended {
 						t.Fatalf("%+v of %+v", e, batch)
 					}
 				case Drop:
-					confirmed := 0
-					for n, a := range answers {
-						if !slices.Contains(batch.Replicas, n) {
-							continue // was not asked
-						}
-						if f, failed := a.(Failed); failed && !f.Unreachable && !slices.Contains(batch.Replicas, self) {
-							t.Fatalf("dropped although %s refused", n)
-						} else if !failed {
-							confirmed++
-						}
+					if _, ok := answers[intended].(Confirmed); !ok && slices.Contains(batch.Replicas, intended) {
+						t.Fatalf("dropped, and %s has it not: %v", intended, answers)
 					}
-					if _, ok := answers[intended].(Confirmed); !ok || confirmed < batch.Needed && !slices.Contains(batch.Replicas, self) {
-						t.Fatalf("dropped after %v", answers)
+					if !batch.Own {
+						checkShared(t, batch, answers)
 					}
 				case ReadNext:
 					reading = true
@@ -147,7 +165,10 @@ func TestDropsOnlyWhatIsSafe(t *testing.T) {
 			switch rapid.IntRange(0, 5).Draw(t, "kind") {
 			case 0, 1:
 				replicas := rapid.Permutation(nodes).Draw(t, "replicas")[:rapid.IntRange(1, 4).Draw(t, "n")]
-				b := Batch{Size: rapid.IntRange(0, 3).Draw(t, "size"), Replicas: replicas, Needed: len(replicas)/2 + 1}
+				b := Batch{Size: rapid.IntRange(0, 3).Draw(t, "size"), Replicas: replicas, Needed: len(replicas)/2 + 1, Own: rapid.Bool().Draw(t, "own")}
+				if rapid.Bool().Draw(t, "moving") {
+					b.Lists = [][]dynamo.NodeID{replicas[:len(replicas)/2+1], replicas[len(replicas)/3:]}
+				}
 				if reading {
 					batch, reading = b, false
 				}
@@ -174,4 +195,29 @@ func TestDropsOnlyWhatIsSafe(t *testing.T) {
 			}
 		}
 	})
+}
+
+// checkShared: nobody refused a batch that is dropped, and enough of each list have
+// it.
+func checkShared(t *rapid.T, b Batch, answers map[dynamo.NodeID]Event) {
+	for _, node := range b.Replicas {
+		if f, failed := answers[node].(Failed); failed && !f.Unreachable || answers[node] == nil {
+			t.Fatalf("dropped after %s said %v", node, answers[node])
+		}
+	}
+	lists := b.Lists
+	if lists == nil {
+		lists = [][]dynamo.NodeID{b.Replicas}
+	}
+	for _, list := range lists {
+		confirmed := 0
+		for _, node := range list {
+			if _, ok := answers[node].(Confirmed); ok {
+				confirmed++
+			}
+		}
+		if confirmed < min(b.Needed, len(list)) {
+			t.Fatalf("dropped with %d of %v: %v", confirmed, list, answers)
+		}
+	}
 }
