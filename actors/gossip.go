@@ -37,14 +37,10 @@ type gossip struct {
 	version uint64
 }
 
-// gossipTime is the tick of gossip. behind says that a node knows a newer document.
-// factsChanged says that what this node says of itself has changed.
+// gossipTime is the tick of gossip. factsChanged says that what this node says of
+// itself has changed (filledFacts, idle).
 type (
-	gossipTime struct{ by *membershipActor }
-	behind     struct {
-		node    dynamo.NodeID
-		version uint64
-	}
+	gossipTime   struct{ by *membershipActor }
 	factsChanged struct{}
 )
 

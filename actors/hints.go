@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"sync"
@@ -100,9 +101,11 @@ type keepHint struct {
 	hintFor dynamo.NodeID
 }
 
-// hint is one record that is kept, as it was read from the store.
+// hint is one record that is kept, or one of this node's own that it is no replica
+// of, as it was read from the store.
 type hint struct {
-	// key is its storage key, object that of the record it stands for.
+	// key is its storage key, object that of the record it stands for: the same
+	// when it is one of this node's own.
 	key, object []byte
 	// own: the node is a replica, and the record is its own; here or gone.
 	own bool
@@ -232,21 +235,39 @@ func (v *vnodeActor) keepHint(m *keepHint) {
 	var rec version.Record
 	if m.hintFor != "" {
 		s, _, _, err := v.stored(v.hintKey(m.hintFor, m.n, m.position, m.key))
-		if rec = s.Record; err != nil || rec.IsZero() {
+		if err != nil {
+			v.hintLost(err)
+			return
+		}
+		if rec = s.Record; rec.IsZero() {
 			return // handed over by now, to all that could be reached
 		}
 	}
 	key := v.hintKey(m.node, m.n, m.position, m.key)
 	have, size, there, err := v.stored(key)
-	if err != nil || there && rec.IsZero() {
-		return // anti-entropy finds what no hint tells of
+	if err != nil {
+		v.hintLost(err)
+		return
+	}
+	if there && rec.IsZero() {
+		return
 	}
 	kept, changed, err := v.state.Accept(have, rec)
-	if err != nil || there && !changed || v.full(len(key)+len(version.Append(nil, rec))) != nil {
+	if err != nil {
+		v.hintLost(err)
+		return
+	}
+	if there && !changed || v.full(len(key)+len(version.Append(nil, rec))) != nil {
 		return
 	}
 	v.s.Counters.Hints.Add(1)
 	v.setHint(m.node, key, kept, size)
+}
+
+// hintLost tells of a hint that could not be kept. Anti-entropy finds what no hint
+// tells of.
+func (v *vnodeActor) hintLost(err error) {
+	v.s.Log.Error("a hint could not be kept", slog.Uint64("partition", uint64(v.partition)), slog.Any("error", err))
 }
 
 // dropHints removes what was handed over and is as it was then.
@@ -269,6 +290,10 @@ func (v *vnodeActor) dropHints(m *dropHints, sender *actor.PID) {
 }
 
 func (v *vnodeActor) dropHint(h *hint) (dropped bool, err error) {
+	node, _, kept := vnode.ParseHintKey(h.key)
+	if !kept && v.owns(vnode.ObjectN(h.object)) {
+		return false, nil // the ring has changed: it belongs here
+	}
 	have, size, there, err := v.stored(h.key)
 	if err != nil || !there {
 		return true, err
@@ -283,19 +308,21 @@ func (v *vnodeActor) dropHint(h *hint) (dropped bool, err error) {
 	if h.damaged && !have.IsZero() || !h.damaged && !have.Record.SameCausal(h.record) {
 		return false, nil
 	}
-	node, _, _ := vnode.ParseHintKey(h.key)
 	v.write.drop(h.key)
-	v.countHint(node, HintCount{Records: -1, Bytes: -size.Bytes})
+	if kept {
+		v.countHint(node, HintCount{Records: -1, Bytes: -size.Bytes})
+	}
 	return true, nil
 }
 
-// handoff takes records that another node kept for this one.
+// handoff takes records that another node kept for this one, or that this one asked
+// for to fill the partition.
 func (v *vnodeActor) handoff(m *messages.HandoffRequest, sender *actor.PID) {
 	if !v.writable(sender) {
 		return
 	}
 	all, err := messages.ToHandoff(m)
-	if err == nil && !v.owns(int(m.GetN())) {
+	if err == nil && len(all) > 0 && !v.owns(int(m.GetN())) { // without records it asks only for what is durable
 		err = fmt.Errorf("%w: %s is no replica of partition %d for n = %d", errMisplaced, v.s.Self, v.partition, m.GetN())
 	}
 	for i := 0; i < len(all) && err == nil; i++ {
@@ -307,7 +334,14 @@ func (v *vnodeActor) handoff(m *messages.HandoffRequest, sender *actor.PID) {
 	}
 	for _, r := range all {
 		position, _ := v.s.place(v.partition, m.GetPartition(), r.Key) // was checked
-		if err := v.merge(r, position); err != nil {
+		err := v.accept(r, position)
+		switch {
+		case errors.Is(err, vnode.ErrBroken):
+			// Whoever hands it over keeps it. A restart would help nobody.
+			v.s.Log.Error("a record was refused", slog.Uint64("partition", uint64(v.partition)), slog.Any("error", err))
+			v.s.answer(sender, v.self, messages.Fail(messages.CodeInvalid, "position %x: %v", position, err))
+			return
+		case err != nil:
 			v.s.answer(sender, v.self, v.readFailure(err))
 			return
 		}

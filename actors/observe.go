@@ -31,6 +31,9 @@ type Counters struct {
 	// Hints are records kept for others; HintsRefused those refused because so
 	// much was kept already; HintsDelivered those handed over and dropped.
 	Hints, HintsRefused, HintsDelivered atomic.Uint64
+	// Moved are objects handed over to their replicas and dropped; Filled those
+	// taken from other replicas to fill a partition.
+	Moved, Filled atomic.Uint64
 	// Corrupt are stored values that failed their checksum.
 	Corrupt atomic.Uint64
 }

@@ -35,6 +35,8 @@ type Services struct {
 	unanswered atomic.Int64
 	vnodes     vnodeTable
 	hints      hintTable
+	misplaced  misplacedTable
+	filled     filledTable
 	peers      peerTable
 }
 
@@ -164,6 +166,12 @@ func messageSize(m any) int {
 			size += len(r.GetRecord()) + len(r.GetKey()) + 64
 		}
 		return size
+	case *messages.FillReply:
+		size := 64
+		for _, r := range m.GetRecords() {
+			size += len(r.GetRecord()) + len(r.GetKey()) + 64
+		}
+		return size + 128*len(m.GetDigests())
 	case *messages.PutRequest:
 		return len(m.GetValue()) + len(m.GetContext()) + len(m.GetKey()) + 64
 	case proto.Message:

@@ -1,7 +1,6 @@
 package actors
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -14,11 +13,11 @@ import (
 	"github.com/dynactor/dynactor/actors/link"
 	"github.com/dynactor/dynactor/actors/rt"
 	"github.com/dynactor/dynactor/dynamo"
+	"github.com/dynactor/dynactor/dynamo/bucket"
+	"github.com/dynactor/dynactor/dynamo/member"
 	"github.com/dynactor/dynactor/dynamo/transfer"
-	"github.com/dynactor/dynactor/dynamo/version"
 	"github.com/dynactor/dynactor/dynamo/vnode"
 	"github.com/dynactor/dynactor/messages"
-	"github.com/dynactor/dynactor/storage"
 )
 
 const (
@@ -37,25 +36,50 @@ const (
 	transferRate = 16 << 20
 )
 
-// transfersActor starts a transfer for each node and partition that hints are
-// kept for, when the node is up, and again after a pause when one fails.
+// transfersActor moves records between nodes, some partitions at a time. It starts
+// a transfer for each node and partition that hints are kept for, when the node is
+// up, one for each partition of which objects lie here that belong elsewhere, and a
+// fill for each partition that lacks data; and again after a pause when one fails.
 type transfersActor struct {
 	s       *Services
 	self    *actor.PID
-	running map[string]slot // by the transfer's name
+	running map[string]work // by name
 	told    map[string]bool // those that said how they ended
-	later   map[slot]*delay
+	later   map[work]*delay
+	fills   map[dynamo.Partition]*filling
+	look    misplacedLook
 	// delivered counts what each node was given since it was last owed nothing.
 	delivered map[dynamo.NodeID]int
 	timer     *rt.Timer
 	stopping  bool
 }
 
-// delay is when a transfer that failed is tried again.
+// work is one thing to do: hand over what is kept for a node, or, when it names
+// none, the objects that lie here and belong elsewhere; or fill the partition.
+type work struct {
+	slot
+	fill bool
+}
+
+// name is that of the actor that does it.
+func (w work) name() string {
+	p := strconv.FormatUint(uint64(w.partition), 10)
+	switch {
+	case w.fill:
+		return messages.TargetFill + p
+	case w.node == "":
+		return messages.TargetTransfer + p
+	}
+	return messages.TargetTransfer + p + "/" + string(w.node)
+}
+
+// delay is when work that failed is tried again.
 type delay struct {
 	until time.Time
 	pause time.Duration
 	why   string
+	// given: the intended node has everything that is kept for it.
+	given bool
 }
 
 // transferEnded is a transfer's last word.
@@ -69,7 +93,7 @@ type lookForWork struct{}
 
 func newTransfers(s *Services) *actor.Props {
 	return actor.PropsFromProducer(func() actor.Actor {
-		return &transfersActor{s: s, running: map[string]slot{}, told: map[string]bool{}, later: map[slot]*delay{}, delivered: map[dynamo.NodeID]int{}}
+		return &transfersActor{s: s, running: map[string]work{}, told: map[string]bool{}, later: map[work]*delay{}, fills: map[dynamo.Partition]*filling{}, delivered: map[dynamo.NodeID]int{}}
 	}, flat, actor.WithMailbox(rt.NewMailbox(rt.MailboxOptions{Registry: s.Registry})), actor.WithSupervisor(rt.StopOnFailure()))
 }
 
@@ -83,14 +107,18 @@ func (t *transfersActor) Receive(ctx actor.Context) {
 		t.start(ctx)
 		t.arm()
 	case *transferEnded:
-		if id := ctx.Sender().GetId(); t.running[id] == m.at {
-			t.told[id] = true
-		}
+		t.hear(ctx, work{slot: m.at})
 		t.ended(m)
+	case *fillEnded:
+		t.hear(ctx, m.of.work())
+		t.filled(ctx, m)
+	case *misplacedFound:
+		t.found(ctx, m)
 	case *actor.Terminated: // a system message: it may overtake the last word, which then decides
 		id := m.GetWho().GetId()
-		if at, ok := t.running[id]; ok && !t.told[id] {
-			t.wait(at)
+		if w, ok := t.running[id]; ok && !t.told[id] {
+			t.wait(w)
+			delete(t.fills, w.partition) // it knows no more how far it was
 		}
 		delete(t.running, id)
 		delete(t.told, id)
@@ -104,31 +132,98 @@ func (t *transfersActor) Receive(ctx actor.Context) {
 
 func (t *transfersActor) arm() { t.timer = t.s.Wheel.Send(t.self, &lookForWork{}, transfersTick) }
 
+// hear notes that what is done had its last word.
+func (t *transfersActor) hear(ctx actor.Context, w work) {
+	if id := ctx.Sender().GetId(); t.running[id] == w {
+		t.told[id] = true
+	}
+}
+
 func (t *transfersActor) start(ctx actor.Context) {
-	if t.stopping || t.s.Document() == nil {
+	doc := t.s.Document()
+	if t.stopping || doc == nil {
 		return
 	}
-	for _, at := range t.s.hints.slots() {
-		name := messages.TargetTransfer + strconv.FormatUint(uint64(at.partition), 10) + "/" + string(at.node)
-		if _, busy := t.running[name]; busy || len(t.running) >= maxTransfers || !t.s.reachable(at.node) || !t.s.vnodes.has(at.partition) {
+	t.find(doc)
+	todo := t.todo(doc)
+	// In any order: what fails again and again must not take the place of the rest.
+	rand.Shuffle(len(todo), func(i, j int) { todo[i], todo[j] = todo[j], todo[i] })
+	for _, w := range todo {
+		name := w.name()
+		if _, busy := t.running[name]; busy || len(t.running) >= maxTransfers || !t.s.vnodes.has(w.partition) {
 			continue
 		}
-		if d := t.later[at]; d != nil && time.Now().Before(d.until) {
+		d := t.later[w]
+		if d != nil && time.Now().Before(d.until) {
 			continue
 		}
-		props := actor.PropsFromProducer(func() actor.Actor { return newTransfer(t.s, at, t.self) }, flat,
-			actor.WithMailbox(rt.NewMailbox(rt.MailboxOptions{Size: messageSize, Registry: t.s.Registry})))
-		pid, err := ctx.SpawnNamed(props, name)
+		pid, err := ctx.SpawnNamed(t.props(doc, w, d), name)
 		if err != nil {
-			t.postpone(at, err.Error())
+			t.postpone(w, err.Error())
 			continue
 		}
-		t.running[pid.GetId()] = at
+		t.running[pid.GetId()] = w
 	}
+}
+
+// todo is what there is to do and can be done now.
+func (t *transfersActor) todo(doc *member.Document) []work {
+	var out []work
+	n := largestN(doc)
+	for _, at := range t.s.hints.slots() {
+		w := work{slot: at}
+		if t.s.reachable(at.node) || !doc.Holds(at.partition, n, at.node) { // then others get it
+			out = append(out, w)
+		} else if d := t.later[w]; d != nil {
+			d.given = false // it may come back without what it was given
+		}
+	}
+	for _, p := range t.s.misplaced.list() {
+		out = append(out, work{slot: slot{partition: p}})
+	}
+	return append(out, t.toFill(doc)...)
+}
+
+// largestN is the largest number of replicas of any bucket.
+func largestN(doc *member.Document) int {
+	n := bucket.Default().Quorum.N
+	for _, b := range doc.Buckets {
+		n = max(n, b.Properties.Quorum.N)
+	}
+	return n
+}
+
+func (t *transfersActor) props(doc *member.Document, w work, d *delay) *actor.Props {
+	return actor.PropsFromProducer(func() actor.Actor {
+		if w.fill {
+			return newFill(t.s, t.filling(doc, w.partition), t.self)
+		}
+		return newTransfer(t.s, w.slot, d != nil && d.given, t.self)
+	}, flat, actor.WithMailbox(rt.NewMailbox(rt.MailboxOptions{Size: messageSize, Registry: t.s.Registry})))
 }
 
 // ended forgets a slot that is empty, and comes back to one that is not.
 func (t *transfersActor) ended(m *transferEnded) {
+	w := work{slot: m.at}
+	if m.at.node == "" {
+		t.s.Counters.Moved.Add(uint64(m.outcome.Dropped))
+		t.look = misplacedLook{} // what is left there
+	} else {
+		t.count(m)
+	}
+	if m.outcome.Complete {
+		delete(t.later, w)
+		return
+	}
+	if d := t.later[w]; d != nil && m.outcome.Kept > 0 {
+		d.pause = transferPause // it got through; what changed is handed over soon
+	}
+	d := t.postpone(w, m.outcome.Reason)
+	d.given = m.outcome.Given || d.given && m.outcome.Dropped == 0
+}
+
+// count tells when a node was given all that was kept for it.
+func (t *transfersActor) count(m *transferEnded) {
 	node := m.at.node
 	t.s.Counters.HintsDelivered.Add(uint64(m.outcome.Dropped))
 	t.delivered[node] += m.outcome.Dropped
@@ -137,30 +232,23 @@ func (t *transfersActor) ended(m *transferEnded) {
 		t.s.Log.Info("all hints delivered", slog.String("to", string(node)), slog.Int("records", n))
 		delete(t.delivered, node)
 	}
-	if m.outcome.Complete {
-		delete(t.later, m.at)
-		return
-	}
-	if d := t.later[m.at]; d != nil && m.outcome.Kept > 0 {
-		d.pause = transferPause // it got through; what changed is handed over soon
-	}
-	t.postpone(m.at, m.outcome.Reason)
 }
 
-func (t *transfersActor) postpone(at slot, why string) {
-	d := t.wait(at)
+func (t *transfersActor) postpone(w work, why string) *delay {
+	d := t.wait(w)
 	if d.why != why {
-		t.s.Log.Info("hints wait", slog.String("for", string(at.node)), slog.Uint64("partition", uint64(at.partition)), slog.String("reason", why))
+		t.s.Log.Info("records wait", slog.String("work", w.name()), slog.String("reason", why))
 	}
 	d.why = why
+	return d
 }
 
-// wait lets a slot rest, longer each time.
-func (t *transfersActor) wait(at slot) *delay {
-	d := t.later[at]
+// wait lets work rest, longer each time.
+func (t *transfersActor) wait(w work) *delay {
+	d := t.later[w]
 	if d == nil {
 		d = &delay{pause: transferPause}
-		t.later[at] = d
+		t.later[w] = d
 	}
 	d.until = time.Now().Add(d.pause/2 + rand.N(d.pause))
 	d.pause = min(2*d.pause, transferPauseMax)
@@ -177,6 +265,7 @@ type transferActor struct {
 	transfer *transfer.Transfer
 	cursor   []byte // the next read begins here
 	batch    []hint
+	needs    transfer.Batch
 	bytes    int // of the batch
 	timer    *rt.Timer
 	ended    bool
@@ -198,11 +287,17 @@ type (
 	batchPause struct{}
 )
 
-func newTransfer(s *Services, at slot, parent *actor.PID) *transferActor {
+// ringChanged: what was offered is not dropped, but offered again.
+type ringChanged struct{}
+
+func newTransfer(s *Services, at slot, given bool, parent *actor.PID) *transferActor {
 	lower, _ := vnode.HintRange(at.node, at.partition)
+	if at.node == "" {
+		lower, _ = vnode.ObjectRange(at.partition)
+	}
 	// An answer to an earlier transfer, perhaps of before a restart of this node,
 	// finds this one under its name, so numbers are not used twice.
-	return &transferActor{s: s, at: at, parent: parent, transfer: transfer.New(s.Self, at.node, rand.Uint64()>>1), cursor: lower}
+	return &transferActor{s: s, at: at, parent: parent, transfer: transfer.New(at.node, rand.Uint64()>>1, given), cursor: lower}
 }
 
 // Receive translates messages to events.
@@ -229,6 +324,8 @@ func (a *transferActor) Receive(ctx actor.Context) {
 		if a.transfer.State() == m.state {
 			a.step(ctx, transfer.Broken{Reason: fmt.Sprintf("no answer within %v while %v", transferTimeout, m.state)})
 		}
+	case *ringChanged:
+		a.step(ctx, transfer.Broken{Reason: "the ring has changed"})
 	case *actor.DeadLetterResponse:
 		a.step(ctx, transfer.Broken{Reason: "this node's own vnode has stopped"})
 	case *actor.Stopping:
@@ -262,13 +359,23 @@ func (a *transferActor) run(ctx actor.Context, effects []transfer.Effect) {
 			}
 			a.offer(ctx, e.Node, request)
 		case transfer.Drop:
-			a.arm(&batchDue{transfer.Dropping}, transferTimeout)
-			ctx.Request(on(a.s.Self, vnodeName(a.at.partition)), &dropHints{hints: a.batch})
+			a.drop(ctx)
 		case transfer.Finish:
 			a.tell(ctx, e.Outcome)
 			ctx.Stop(ctx.Self())
 		}
 	}
+}
+
+// drop has the vnode drop the batch, if the ring is still as it was when it was
+// offered: new replicas may not have been among those who confirmed it.
+func (a *transferActor) drop(ctx actor.Context) {
+	if !sameNeeds(a.needs, a.s.needs(a.at.partition, a.batch)) {
+		ctx.Send(a.self, &ringChanged{})
+		return
+	}
+	a.arm(&batchDue{transfer.Dropping}, transferTimeout)
+	ctx.Request(on(a.s.Self, vnodeName(a.at.partition)), &dropHints{hints: a.batch})
 }
 
 // offer sends the batch to a replica. One that is not worth asking could not be
@@ -347,76 +454,8 @@ func (a *transferActor) read(ctx actor.Context, m *batchRead) {
 	a.batch, a.cursor, a.bytes = m.hints, m.next, m.bytes
 	b := transfer.Batch{Size: len(m.hints)}
 	if b.Size > 0 {
-		b.Replicas, b.Needed = a.s.needs(a.at.partition, m.hints)
+		b = a.s.needs(a.at.partition, m.hints)
 	}
+	a.needs = b
 	a.step(ctx, transfer.Read{Batch: b})
-}
-
-// needs are the replicas of a batch and how many of them must confirm it.
-func (s *Services) needs(p dynamo.Partition, hints []hint) ([]dynamo.NodeID, int) {
-	doc := s.Document()
-	n := vnode.ObjectN(hints[0].object)
-	needed := n/2 + 1
-	for i := range hints {
-		_, key, _ := vnode.ParseObjectKey(hints[i].object)
-		properties, _ := doc.Bucket(key.Bucket)
-		needed = max(needed, properties.Quorum.W)
-	}
-	return doc.Settled.Primaries(p, n), needed
-}
-
-// readBatch reads hints of one n from the cursor on. It runs on a reader.
-func (s *Services) readBatch(at slot, cursor []byte) *batchRead {
-	_, upper := vnode.HintRange(at.node, at.partition)
-	out := &batchRead{next: cursor}
-	err := s.Engine.Scan(cursor, upper, func(key, value []byte) bool {
-		_, object, ok := vnode.ParseHintKey(key)
-		if !ok {
-			return true
-		}
-		full := len(out.hints) >= batchRecords || out.bytes+len(value) > batchBytes
-		if len(out.hints) > 0 && (full || vnode.ObjectN(object) != vnode.ObjectN(out.hints[0].object)) {
-			return false
-		}
-		h, err := s.readHint(at, append([]byte(nil), key...), object, append([]byte(nil), value...))
-		if err != nil {
-			out.err = err
-			return false
-		}
-		out.hints = append(out.hints, h)
-		out.bytes += len(h.encoded)
-		out.next = append(append([]byte(nil), key...), 0)
-		return true
-	})
-	out.err = errors.Join(out.err, err)
-	return out
-}
-
-// readHint reads one hint and, where it stands for this node's own record, that
-// record.
-func (s *Services) readHint(at slot, key, object, value []byte) (hint, error) {
-	h := hint{key: key, object: object}
-	stored, err := vnode.DecodeStored(key, value)
-	if err == nil && stored.IsZero() {
-		h.own = true
-		value, err = s.Engine.Get(nil, object)
-		if errors.Is(err, storage.ErrNotFound) {
-			return h, nil // it was reaped; nothing is owed any more
-		}
-		if err != nil {
-			return h, err
-		}
-		stored, err = vnode.DecodeStored(object, value)
-	}
-	switch {
-	case isCorrupt(err):
-		s.corrupt(at.partition, object, err)
-		h.damaged = true
-		return h, nil
-	case err != nil:
-		return h, err
-	}
-	h.record = stored.Record
-	h.encoded = version.Append(nil, stored.Record)
-	return h, nil
 }

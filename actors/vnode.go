@@ -333,6 +333,8 @@ func (v *vnodeActor) handle(batch []rt.Envelope) {
 			v.replicate(m, e.Sender)
 		case *messages.HandoffRequest:
 			v.handoff(m, e.Sender)
+		case *messages.FillRequest:
+			v.fill(m, e)
 		case *coordinate:
 			v.coordinate(m, e.Sender)
 		case *keepHint:

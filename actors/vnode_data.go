@@ -29,9 +29,11 @@ type writeBatch struct {
 	applied, durable []answer
 	// askers are who has a write in the turn, once for each.
 	askers []*actor.PID
+	// after is what to do when reads see the turn's writes.
+	after  []func()
 	engine storage.Engine
 	// hinted is how the turn has changed the table of hints; dropped are the keys
-	// of those that it drops.
+	// of those, and of objects, that it drops.
 	hinted             []hintChange
 	dropped            map[string]bool
 	key, object, value []byte // buffers
@@ -47,6 +49,8 @@ func (w *writeBatch) reset(e storage.Engine) {
 	w.engine, w.sync = e, false
 	clear(w.applied)                                                  // an idle vnode keeps no records alive
 	w.applied, w.durable, w.askers = w.applied[:0], nil, w.askers[:0] // durable went to the engine's callback
+	clear(w.after)
+	w.after = w.after[:0]
 	clear(w.fresh)
 	clear(w.dropped)
 	w.hinted = w.hinted[:0]
@@ -97,6 +101,9 @@ func (w *writeBatch) finish() storage.Batch {
 func (v *vnodeActor) loadForWrite(key []byte) (vnode.Stored, error) {
 	if s, ok := v.write.fresh[string(key)]; ok {
 		return s, nil
+	}
+	if v.write.dropped[string(key)] {
+		return vnode.Stored{}, nil
 	}
 	b, err := v.s.Engine.Get(nil, key)
 	if errors.Is(err, storage.ErrNotFound) {
@@ -216,8 +223,19 @@ func (v *vnodeActor) replicate(m *messages.ReplicateRequest, sender *actor.PID) 
 	v.write.acknowledge(answer{sender, &messages.ReplicateReply{}}, m.GetSync())
 }
 
-// merge adds a record to what is stored of its key.
+// merge adds a coordinator's record to what is stored of its key.
 func (v *vnodeActor) merge(r messages.Replicate, position [16]byte) error {
+	err := v.accept(r, position)
+	if errors.Is(err, vnode.ErrBroken) {
+		// Whoever is in this turn is answered by the mailbox.
+		panic(fmt.Sprintf("vnode %d: position %x: %v", v.partition, position, err))
+	}
+	return err
+}
+
+// accept adds a record to what is stored of its key. An error may be
+// vnode.ErrBroken.
+func (v *vnodeActor) accept(r messages.Replicate, position [16]byte) error {
 	w := &v.write
 	w.key = vnode.AppendObjectKey(w.key[:0], v.partition, r.N, position, r.Key)
 	stored, err := v.loadForWrite(w.key)
@@ -226,8 +244,7 @@ func (v *vnodeActor) merge(r messages.Replicate, position [16]byte) error {
 	}
 	merged, changed, err := v.state.Accept(stored, r.Record)
 	if err != nil {
-		// Whoever is in this turn is answered by the mailbox.
-		panic(fmt.Sprintf("vnode %d: position %x: %v", v.partition, position, err))
+		return err
 	}
 	if changed {
 		w.set(w.key, merged)
@@ -253,6 +270,9 @@ func (v *vnodeActor) commit() {
 	w.hinted = w.hinted[:0] // is committed
 	for _, a := range w.applied {
 		v.s.answer(a.to, v.self, a.message)
+	}
+	for _, do := range w.after {
+		do()
 	}
 	w.reset(v.s.Engine)
 }

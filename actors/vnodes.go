@@ -55,6 +55,10 @@ func (v *vnodesActor) Receive(ctx actor.Context) {
 		if !v.stopping {
 			v.start(ctx, m.doc)
 		}
+	case *leftovers:
+		if !v.stopping {
+			v.spawn(ctx, m.partitions)
+		}
 	case *actor.Stopping:
 		v.stopping = true
 	case *actor.Terminated:
@@ -63,10 +67,16 @@ func (v *vnodesActor) Receive(ctx actor.Context) {
 }
 
 func (v *vnodesActor) start(ctx actor.Context, doc member.Document) {
+	v.spawn(ctx, doc.Vnodes(v.s.Self))
+	v.s.vnodes.notify() // a node without partitions is ready now
+}
+
+// spawn starts the vnodes that do not run yet.
+func (v *vnodesActor) spawn(ctx actor.Context, partitions []dynamo.Partition) {
 	// All are listed before the first starts: a node is ready when all that are
 	// listed serve.
 	var fresh []dynamo.Partition
-	for _, p := range doc.Vnodes(v.s.Self) {
+	for _, p := range partitions {
 		if v.s.vnodes.add(p) {
 			fresh = append(fresh, p)
 		}
@@ -77,7 +87,6 @@ func (v *vnodesActor) start(ctx actor.Context, doc member.Document) {
 			v.s.vnodes.gone(vnodeName(p), "start: "+err.Error())
 		}
 	}
-	v.s.vnodes.notify() // a node without partitions is ready now
 }
 
 // VnodeStatus is what the node knows of one of its partitions.

@@ -1,0 +1,161 @@
+package actors
+
+import (
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"sync"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"github.com/dynactor/dynactor/dynamo"
+	"github.com/dynactor/dynactor/dynamo/member"
+	"github.com/dynactor/dynactor/dynamo/transfer"
+)
+
+// filledTable is which partitions this node has filled, for one target.
+type filledTable struct {
+	mu         sync.Mutex
+	target     uint64
+	partitions map[dynamo.Partition]bool
+}
+
+func (t *filledTable) add(target uint64, p dynamo.Partition) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.target != target || t.partitions == nil {
+		t.target, t.partitions = target, map[dynamo.Partition]bool{}
+	}
+	t.partitions[p] = true
+}
+
+func (t *filledTable) has(target uint64, p dynamo.Partition) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.target == target && t.partitions[p]
+}
+
+// filledFacts are the partitions that this node has filled for the document's
+// target, ascending.
+func (s *Services) filledFacts() (target uint64, partitions []dynamo.Partition) {
+	doc := s.Document()
+	if doc == nil {
+		return 0, nil
+	}
+	t := &s.filled
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if target = doc.Target(); t.target == target {
+		partitions = slices.Sorted(maps.Keys(t.partitions))
+	}
+	return target, partitions
+}
+
+// filling is a fill and what it is for. It outlives the actors that run it, so that
+// each goes on where the last one was; only one of them has it at a time.
+type filling struct {
+	partition dynamo.Partition
+	target    uint64
+	joint     bool
+	streams   []transfer.Stream
+	fill      *transfer.Fill
+}
+
+func (f *filling) work() work { return work{slot: slot{partition: f.partition}, fill: true} }
+
+// toFill are the fills that this node has to do.
+func (t *transfersActor) toFill(doc *member.Document) []work {
+	var out []work
+	for _, f := range doc.FillsOf(t.s.Self) {
+		// Where it is new, too, what lies in the old list is all that counts only
+		// once writes go to both lists.
+		from, to := doc.FillRange(member.Fill{Partition: f.Partition, Node: f.Node})
+		early := doc.Next != nil && doc.Movement.Joint == 0 && from <= to
+		if !early && !t.s.filled.has(doc.Target(), f.Partition) {
+			out = append(out, work{slot: slot{partition: f.Partition}, fill: true})
+		}
+	}
+	return out
+}
+
+// streamsOf are the streams that a partition of this node lacks.
+func (s *Services) streamsOf(doc *member.Document, p dynamo.Partition) []transfer.Stream {
+	f, ok := doc.Filling(p, s.Self)
+	if !ok {
+		return nil
+	}
+	var out []transfer.Stream
+	from, to := doc.FillRange(f)
+	for n := from; n <= to; n++ {
+		for _, source := range doc.Sources(f, n) {
+			out = append(out, transfer.Stream{N: n, Source: source})
+		}
+	}
+	return out
+}
+
+// unsourced are the n of which no other replica of the partition has the data any
+// more, and those replicas: a fill has nothing to wait for.
+func (s *Services) unsourced(doc *member.Document, p dynamo.Partition) map[int][]dynamo.NodeID {
+	f, _ := doc.Filling(p, s.Self)
+	out := map[int][]dynamo.NodeID{}
+	from, to := doc.FillRange(f)
+	for n := from; n <= to; n++ {
+		others := slices.DeleteFunc(doc.Reading(p).Primaries(p, n), func(x dynamo.NodeID) bool { return x == s.Self })
+		if len(others) > 0 && len(doc.Sources(f, n)) == 0 {
+			out[n] = others
+		}
+	}
+	return out
+}
+
+// filling is the partition's fill, from the start if the last one was for something
+// else.
+func (t *transfersActor) filling(doc *member.Document, p dynamo.Partition) *filling {
+	target, joint := doc.Target(), doc.Movement.Joint != 0
+	f := t.fills[p]
+	if f == nil || f.target != target || f.joint != joint {
+		// An answer to an earlier fill, perhaps of before a restart of this node,
+		// finds this one under its name, so numbers are not used twice.
+		f = &filling{partition: p, target: target, joint: joint, fill: transfer.NewFill(rand.Uint64() >> 1)}
+		t.fills[p] = f
+	}
+	f.streams = t.s.streamsOf(doc, p)
+	return f
+}
+
+// fillEnded is the last word of an actor that ran a fill.
+type fillEnded struct {
+	of      *filling
+	outcome transfer.FillOutcome
+	// soon: a source does not know the ring yet.
+	soon bool
+}
+
+// filled notes a fill that is complete, also by the document of now, and comes back
+// to one that is not.
+func (t *transfersActor) filled(ctx actor.Context, m *fillEnded) {
+	p, doc := m.of.partition, t.s.Document()
+	w := m.of.work()
+	if !m.outcome.Complete {
+		if d := t.later[w]; d != nil && m.soon {
+			d.pause = transferPause
+		}
+		t.postpone(w, m.outcome.Reason)
+		return
+	}
+	delete(t.later, w)
+	joint := doc.Movement.Joint != 0
+	if doc.Target() != m.of.target || joint != m.of.joint || !m.of.fill.Covers(t.s.streamsOf(doc, p)) {
+		return // begun again, or gone on with
+	}
+	delete(t.fills, p)
+	for n, lost := range t.s.unsourced(doc, p) {
+		t.s.Log.Error("no replica is left that has the data", slog.Uint64("partition", uint64(p)), slog.Int("n", n), slog.Any("replicas", lost))
+	}
+	t.s.filled.add(m.of.target, p)
+	t.s.Counters.Filled.Add(uint64(m.outcome.Merged))
+	t.s.Log.Info("partition filled", slog.Uint64("partition", uint64(p)), slog.Int("records", m.outcome.Merged), slog.Int("damaged", m.outcome.Damaged))
+	ctx.Send(on(t.s.Self, nameMembership), &factsChanged{})
+}
