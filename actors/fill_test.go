@@ -1,0 +1,487 @@
+package actors
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/dynactor/dynactor/actors/actortest"
+	"github.com/dynactor/dynactor/dynamo"
+	"github.com/dynactor/dynactor/dynamo/member"
+	"github.com/dynactor/dynactor/dynamo/ring"
+	"github.com/dynactor/dynactor/dynamo/version"
+	"github.com/dynactor/dynactor/dynamo/vnode"
+	"github.com/dynactor/dynactor/messages"
+	"github.com/dynactor/dynactor/storage"
+	"github.com/dynactor/dynactor/storage/memory"
+)
+
+// joining is a cluster of n2 to n4 that n1 joins, and where writes go to both rings.
+func joining(t testing.TB) member.Document {
+	t.Helper()
+	f := member.Founding{ClusterID: member.ClusterID{1}, ClusterName: "test", Partitions: 16}
+	facts := map[dynamo.NodeID]member.Facts{}
+	for i := range 4 {
+		m := member.Member{ID: dynamo.NodeID(fmt.Sprintf("n%d", i+1)), Capacity: 1, Store: member.StoreID{byte(i + 1)}}
+		facts[m.ID] = member.Facts{Store: m.Store, Known: 1 << 20}
+		if i > 0 {
+			f.Members = append(f.Members, m)
+		}
+	}
+	doc, _, err := member.Found(f)
+	if err == nil {
+		doc, err = doc.Stage(member.Change{Kind: member.Join, Node: "n1", Member: member.Member{ID: "n1", Capacity: 1, Store: member.StoreID{1}}})
+	}
+	if err == nil {
+		doc, err = doc.Commit(doc.Version)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for doc.Movement.Joint == 0 {
+		doc, _ = doc.Advance(facts)
+	}
+	return doc
+}
+
+// source is a node that has data: what it answers is what a vnode reads.
+type source struct {
+	s      *Services
+	peers  *actortest.Peers
+	mu     sync.Mutex
+	asked  []*messages.FillRequest
+	sent   int // records
+	limit  int // answers until it is gone; negative: none
+	refuse *messages.Failure
+}
+
+// sources connects n2 to n4.
+func (r *rig) sources() map[string]*source {
+	out := map[string]*source{}
+	for _, name := range []string{"n2", "n3", "n4"} {
+		x := &source{limit: -1, peers: r.peers, s: &Services{
+			Config:   Config{Self: dynamo.NodeID(name), Engine: memory.New(), Log: slog.New(slog.DiscardHandler)},
+			Counters: &Counters{},
+		}}
+		out[name] = x
+		r.t.Cleanup(func() { x.s.Engine.Close() })
+	}
+	return out
+}
+
+func (r *rig) connect(all map[string]*source) {
+	for name, x := range all {
+		x.peers = r.peers
+		r.peers.Handle(name, x.receive)
+	}
+}
+
+func (x *source) receive(m actortest.Received) {
+	req, ok := m.Message.(*messages.FillRequest)
+	if !ok {
+		return
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.asked = append(x.asked, req)
+	if x.refuse != nil {
+		x.peers.Answer(m, x.refuse)
+		return
+	}
+	if x.limit == 0 {
+		x.peers.Answer(m, messages.Fail(messages.CodeOverloaded, "not now"))
+		return
+	}
+	x.limit--
+	f, err := messages.ToFill(req)
+	if err != nil {
+		panic(err)
+	}
+	reply := x.s.fillReply(dynamo.Partition(req.GetPartition()), req.GetBatch(), f)
+	if page, ok := reply.(*messages.FillReply); ok {
+		x.sent += len(page.GetRecords())
+	}
+	x.peers.Answer(m, reply)
+}
+
+func (x *source) set(limit int, refuse *messages.Failure) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.limit, x.refuse, x.asked = limit, refuse, nil
+}
+
+func (x *source) requests() []*messages.FillRequest {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return slices.Clone(x.asked)
+}
+
+// object is the storage key of a record of bucket b, where n is 3.
+func object(p dynamo.Partition, name string) []byte {
+	return vnode.AppendObjectKey(nil, p, 3, ring.Hash(keyOf(name)).Bytes(), keyOf(name))
+}
+
+// put writes a record to a store as if a vnode had it.
+func put(t testing.TB, e storage.Engine, p dynamo.Partition, name string, rec version.Record) {
+	t.Helper()
+	key := object(p, name)
+	b := e.NewBatch()
+	b.Set(key, vnode.AppendStored(nil, key, vnode.Stored{Record: rec}))
+	if err := b.Commit(storage.Applied, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// stored is what a store has of a key.
+func storedIn(t testing.TB, e storage.Engine, p dynamo.Partition, name string) version.Record {
+	t.Helper()
+	key := object(p, name)
+	b, err := e.Get(nil, key)
+	if err != nil {
+		return version.Record{}
+	}
+	s, err := vnode.DecodeStored(key, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.Record
+}
+
+// filler is a rig whose n1 joins, and the sources of what it lacks.
+type filler struct {
+	*rig
+	all   map[string]*source
+	want  map[string]version.Record // by key, of those that n1 lacks
+	where map[string]dynamo.Partition
+}
+
+// startFiller gives each source most of the records, and each record to one at
+// least; of some, sources have different ones. prepare runs before the first is
+// asked.
+func startFiller(t *testing.T, engine storage.Engine, prepare func(map[string]*source)) *filler {
+	t.Helper()
+	doc := joining(t)
+	x := &filler{want: map[string]version.Record{}, where: map[string]dynamo.Partition{}}
+	x.rig = start(t, setup{nodes: 4, partitions: 16, engine: engine, change: func(c *Config) { c.Founding.Document = &doc }})
+	x.doc = doc
+	x.all = x.sources()
+	for i := range 2000 {
+		name := fmt.Sprintf("k%d", i)
+		p := doc.Settled.PartitionOf(keyOf(name))
+		if f, ok := doc.Filling(p, "n1"); ok {
+			if from, to := doc.FillRange(f); from <= 3 && 3 <= to {
+				x.give(i, p, name)
+			}
+		}
+	}
+	if prepare != nil {
+		prepare(x.all)
+	}
+	x.connect(x.all)
+	return x
+}
+
+func (x *filler) give(i int, p dynamo.Partition, name string) {
+	x.where[name] = p
+	for at, node := range []string{"n2", "n3", "n4"} {
+		if i%7 == at || i%7 == at+1 { // it lacks some
+			continue
+		}
+		rec := elsewhere(x.t, 1, name)
+		if i%11 == at {
+			rec = elsewhere(x.t, byte(2+at), "another "+name)
+		}
+		put(x.t, x.all[node].s.Engine, p, name, rec)
+		x.want[name] = version.Merge(x.want[name], rec)
+	}
+}
+
+// done waits until all is filled, and looks that nothing is missing.
+func (x *filler) done() {
+	x.t.Helper()
+	var want []dynamo.Partition
+	for _, f := range x.doc.FillsOf("n1") {
+		want = append(want, f.Partition)
+	}
+	actortest.Eventually(x.t, "all is filled", func() bool {
+		target, got := x.s.filledFacts()
+		return target == x.doc.Target() && slices.Equal(got, want)
+	})
+	if len(x.want) < 500 {
+		x.t.Fatalf("only %d keys", len(x.want))
+	}
+	for name, rec := range x.want {
+		if got := storedIn(x.t, x.engine, x.where[name], name); !got.SameCausal(rec) {
+			x.t.Fatalf("%s: %v, want %v", name, got, rec)
+		}
+	}
+}
+
+// TestFillFromAllSources: what any source has is here in the end; only one source
+// sends all of its records, the others what is missing or differs.
+func TestFillFromAllSources(t *testing.T) {
+	x := startFiller(t, nil, nil)
+	x.done()
+	sent := 0
+	for _, s := range x.all {
+		sent += s.sent
+		for _, m := range s.requests() {
+			if m.GetTarget() != x.doc.Target() || !m.GetJoint() {
+				t.Fatalf("asked %v", m)
+			}
+		}
+	}
+	if sent < len(x.want) || sent > 2*len(x.want) {
+		t.Errorf("%d records were sent for %d keys", sent, len(x.want))
+	}
+	if got := x.node.Counters().Filled.Load(); got != uint64(sent) {
+		t.Errorf("%d counted, %d sent", got, sent)
+	}
+	other := x.doc
+	next := x.doc.Next.WithVersion(x.doc.Target() + 1)
+	other.Next = &next
+	x.s.document.Store(&other)
+	if target, got := x.s.filledFacts(); target != other.Target() || len(got) != 0 {
+		t.Errorf("for another target: %d, %v", target, got)
+	}
+}
+
+// TestFillGoesOn: a source that fails in the middle is asked again from where it
+// was, and nothing counts as filled without it.
+func TestFillGoesOn(t *testing.T) {
+	var first map[string]*source
+	x := startFiller(t, nil, func(all map[string]*source) {
+		first = all
+		all["n3"].set(3, nil)
+	})
+	at := first["n3"]
+	actortest.Eventually(t, "it fails for some partitions", func() bool { return len(at.requests()) > 8 })
+	if _, got := x.s.filledFacts(); len(got) > 3 {
+		t.Fatalf("filled: %v", got)
+	}
+	at.set(-1, nil)
+	x.done()
+	resumed := slices.ContainsFunc(at.requests(), func(m *messages.FillRequest) bool { return len(m.GetCursor()) > 0 })
+	if !resumed {
+		t.Error("it began at the start again")
+	}
+}
+
+// TestFillAfterRestart: what was not complete when the node stopped is done again.
+func TestFillAfterRestart(t *testing.T) {
+	x := startFiller(t, nil, func(all map[string]*source) { all["n4"].set(2, nil) })
+	actortest.Eventually(t, "some is here", func() bool { return len(x.all["n4"].requests()) > 10 })
+	disk := copied(t, x.engine)
+	x.stop()
+	x = startFiller(t, keep{disk}, nil)
+	x.done()
+}
+
+// TestFillOfStaleSource: a source that does not know of the movement is asked again.
+func TestFillOfStaleSource(t *testing.T) {
+	stale := messages.Fail(messages.CodeStale, "what movement?")
+	x := startFiller(t, nil, func(all map[string]*source) { all["n2"].set(-1, stale) })
+	actortest.Eventually(t, "it was asked", func() bool { return len(x.all["n2"].requests()) > 0 })
+	if _, got := x.s.filledFacts(); len(got) != 0 {
+		t.Fatalf("filled: %v", got)
+	}
+	x.all["n2"].set(-1, nil)
+	x.done()
+}
+
+// fillOf asks n1's vnode as a source.
+func fillOf(p dynamo.Partition, doc member.Document) *messages.FillRequest {
+	return &messages.FillRequest{Partition: uint32(p), N: 3, Target: doc.Target(), Joint: true, Batch: 7}
+}
+
+// TestNoSource: who goes by another ring, or does not know yet that writes go to
+// both, or has not the data itself, says so.
+func TestNoSource(t *testing.T) {
+	joint := joining(t)
+	fill := joint.FillsOf("n1")[0]
+	announced := joint
+	announced.Movement.Joint = 0
+	lost := joint
+	lost.Movement.Filling = slices.Clone(joint.Movement.Filling)
+	lost.Movement.Filling[0].Whole = true
+	foreign := dynamo.Partition(0)
+	for joint.Holds(foreign, 1, "n1") {
+		foreign++
+	}
+	alone := fillOf(foreign, joint)
+	alone.N = 1
+	other := fillOf(fill.Partition, joint)
+	other.Target++
+	whole := fillOf(fill.Partition, joint)
+	whole.Joint = false
+	position := fillOf(fill.Partition, joint)
+	for what, c := range map[string]struct {
+		doc  member.Document
+		m    *messages.FillRequest
+		want uint32
+	}{
+		"serves":                 {joint, fillOf(fill.Partition, joint), 0},
+		"another ring":           {joint, other, messages.CodeStale},
+		"announced":              {announced, position, messages.CodeStale},
+		"announced, a lost disk": {announced, whole, 0},
+		"lacks everything":       {lost, whole, messages.CodeStale},
+		"is no replica":          {joint, alone, messages.CodeStale},
+		"another partition":      {joint, fillOf(fill.Partition+1, joint), messages.CodeInvalid},
+		"a cursor of another n":  {joint, &messages.FillRequest{Partition: uint32(fill.Partition), N: 3, Target: joint.Target(), Cursor: []byte("o")}, messages.CodeInvalid},
+		"no n":                   {joint, &messages.FillRequest{Partition: uint32(fill.Partition), Target: joint.Target()}, messages.CodeInvalid},
+		"wants another partition": {joint, &messages.FillRequest{Partition: uint32(fill.Partition), N: 3, Target: joint.Target(), Wanted: []*messages.FillKey{
+			{Bucket: bucketB, Key: []byte(keyElsewhere(joint, fill.Partition))},
+		}}, messages.CodeInvalid},
+	} {
+		t.Run(what, func(t *testing.T) {
+			r := start(t, setup{nodes: 4, partitions: 16, change: func(o *Config) { o.Founding.Document = &c.doc }})
+			to := fill.Partition
+			if what == "is no replica" {
+				to = foreign
+			}
+			if from, n := c.doc.FillRange(fill); from > 3 || n < 3 {
+				t.Fatalf("n1 does not get n = 3: %d to %d", from, n)
+			}
+			r.probe.Ask(on("n1", vnodeName(to)), c.m)
+			got := actortest.Next[any](t, r.probe)
+			if code(got) != c.want {
+				t.Fatalf("answered %v", got)
+			}
+			if m, ok := got.(*messages.FillReply); c.want == 0 && (!ok || m.GetBatch() != 7 || m.GetMore()) {
+				t.Errorf("answered %v", got)
+			}
+		})
+	}
+}
+
+func keyElsewhere(doc member.Document, p dynamo.Partition) string {
+	for i := 0; ; i++ {
+		if name := fmt.Sprint(i); doc.Settled.PartitionOf(keyOf(name)) != p {
+			return name
+		}
+	}
+}
+
+// TestFillSeesItsTurn: a source's answer has every write that the vnode took before,
+// also in the same turn.
+func TestFillSeesItsTurn(t *testing.T) {
+	g := newGate(memory.New())
+	r := start(t, setup{engine: g})
+	g.shut()
+	r.probe.Ask(r.pid(), replicateOf(0, "a", elsewhere(t, 1, "a"), false))
+	<-g.waiting
+	r.probe.Ask(r.pid(), replicateOf(0, "b", elsewhere(t, 1, "b"), false)) // in one turn
+	m := fillOf(0, r.doc)
+	m.Joint = false
+	r.probe.Ask(r.pid(), m)
+	g.release()
+	reply := actortest.Next[*messages.FillReply](t, r.probe)
+	var got []string
+	for _, rec := range reply.GetRecords() {
+		got = append(got, string(rec.GetKey()))
+	}
+	if slices.Sort(got); !slices.Equal(got, []string{"a", "b"}) {
+		t.Errorf("has %q", got)
+	}
+}
+
+// TestFillOfFailedTurn: when the turn is not committed there is no answer with data.
+func TestFillOfFailedTurn(t *testing.T) {
+	g := newGate(memory.New())
+	r := start(t, setup{engine: g})
+	g.shut()
+	r.probe.Ask(r.pid(), replicateOf(0, "a", elsewhere(t, 1, "a"), false))
+	<-g.waiting
+	r.probe.Ask(r.pid(), replicateOf(0, "b", elsewhere(t, 1, "b"), false))
+	fills := actortest.NewProbe(r.system)
+	m := fillOf(0, r.doc)
+	m.Joint = false
+	fills.Ask(r.pid(), m)
+	r.engine.FailCommits(errTest)
+	g.release()
+	if f := actortest.Next[any](t, fills); code(f) != messages.CodeStorage {
+		t.Errorf("answered %v", f)
+	}
+	r.engine.Heal()
+}
+
+// TestFillPages: pages are bounded, go on at the cursor, and leave out what is
+// damaged; wanted records too.
+func TestFillPages(t *testing.T) {
+	r := start(t, setup{})
+	sizes := map[string]int{}
+	for i := range 150 {
+		name := fmt.Sprintf("k%03d", i)
+		sizes[name] = 10
+		if i%10 == 0 {
+			sizes[name] = batchBytes / 3
+		}
+		put(t, r.engine, 0, name, elsewhere(t, 1, string(bytes.Repeat([]byte{'v'}, sizes[name]))))
+	}
+	damaged := object(0, "k077")
+	b := r.engine.NewBatch()
+	b.Set(damaged, []byte{1, 0, 0, 0, 0, 0, 0})
+	if err := b.Commit(storage.Applied, nil); err != nil {
+		t.Fatal(err)
+	}
+	m := fillOf(0, r.doc)
+	m.Joint = false
+	for _, digests := range []bool{false, true} {
+		seen, bad, pages := map[string]bool{}, 0, 0
+		for m.Cursor, m.Digests = nil, digests; ; {
+			reply, ok := r.s.fillReply(0, 1, mustFill(t, m)).(*messages.FillReply)
+			if !ok {
+				t.Fatal("no page")
+			}
+			bytes := 0
+			for _, rec := range reply.GetRecords() {
+				seen[string(rec.GetKey())] = true
+				bytes += len(rec.GetRecord())
+			}
+			for _, d := range reply.GetDigests() {
+				seen[string(d.GetKey())] = true
+			}
+			if bytes > batchBytes || len(reply.GetRecords()) > batchRecords {
+				t.Errorf("a page of %d records and %d bytes", len(reply.GetRecords()), bytes)
+			}
+			pages++
+			bad += int(reply.GetDamaged())
+			m.Cursor = reply.GetCursor()
+			if !reply.GetMore() {
+				break
+			}
+		}
+		if len(seen) != 149 || bad != 1 || !digests && pages < 5 {
+			t.Errorf("digests=%v: %d keys, %d damaged, %d pages", digests, len(seen), bad, pages)
+		}
+	}
+	m.Digests = false
+	for name := range sizes {
+		m.Wanted = append(m.Wanted, &messages.FillKey{Bucket: bucketB, Key: []byte(name)})
+	}
+	m.Wanted = append(m.Wanted, &messages.FillKey{Bucket: bucketB, Key: []byte("none")})
+	got := 0
+	for len(m.Wanted) > 0 {
+		reply := r.s.fillReply(0, 1, mustFill(t, m)).(*messages.FillReply)
+		if reply.GetHandled() < 1 || int(reply.GetHandled()) > batchRecords {
+			t.Fatalf("%d of %d handled", reply.GetHandled(), len(m.Wanted))
+		}
+		got += len(reply.GetRecords())
+		m.Wanted = m.Wanted[reply.GetHandled():]
+	}
+	if got != 149 {
+		t.Errorf("%d wanted records came", got)
+	}
+}
+
+func mustFill(t testing.TB, m *messages.FillRequest) messages.FillBatch {
+	t.Helper()
+	f, err := messages.ToFill(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}

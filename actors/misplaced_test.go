@@ -1,0 +1,268 @@
+package actors
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/dynactor/dynactor/actors/actortest"
+	"github.com/dynactor/dynactor/dynamo"
+	"github.com/dynactor/dynactor/dynamo/vnode"
+	"github.com/dynactor/dynactor/messages"
+	"github.com/dynactor/dynactor/storage"
+)
+
+// leftover is a rig whose n1 has objects of a partition that it is no replica of.
+type leftover struct {
+	*sloppy
+	p         dynamo.Partition
+	primaries []dynamo.NodeID
+	names     []string
+}
+
+func startLeftover(t *testing.T, count int, prepare func(*leftover)) *leftover {
+	t.Helper()
+	disk := diskOf(t)
+	doc := documentOf(t, setup{nodes: 5, partitions: 16})
+	x := &leftover{}
+	for i := 0; len(x.names) < count; i++ {
+		name := fmt.Sprintf("k%d", i)
+		p := doc.Settled.PartitionOf(keyOf(name))
+		if doc.Settled.IsPrimary(p, 3, "n1") || len(x.names) > 0 && p != x.p {
+			continue
+		}
+		x.p, x.names = p, append(x.names, name)
+		put(t, disk, p, name, elsewhere(t, 1, name))
+	}
+	x.primaries = doc.Settled.Primaries(x.p, 3)
+	x.sloppy = startSloppy(t, keep{disk}, nil)
+	if prepare != nil {
+		prepare(x)
+	}
+	return x
+}
+
+func (x *leftover) left() int {
+	n := 0
+	lower, upper := vnode.ReplicaRange(x.p, 3)
+	if err := x.engine.Scan(lower, upper, func(_, _ []byte) bool { n++; return true }); err != nil {
+		x.t.Fatal(err)
+	}
+	return n
+}
+
+// refuseAll has all others refuse.
+func (x *leftover) refuseAll(f *messages.Failure) {
+	for _, r := range x.others {
+		r.fail(f)
+	}
+}
+
+// TestMisplacedObjects: objects that a node is no replica of go to those that are,
+// and then are gone; before that the node is not idle.
+func TestMisplacedObjects(t *testing.T) {
+	x := startLeftover(t, 150, func(x *leftover) {
+		x.others[string(x.primaries[1])].fail(messages.Fail(messages.CodeStorage, "no disk"))
+	})
+	// One of the replicas has been lost: two can be asked, and both must confirm.
+	x.peers.Handle(string(x.primaries[0]), nil)
+	actortest.Eventually(t, "it is known that there are some", func() bool { return len(x.s.misplaced.list()) == 1 })
+	third := x.others[string(x.primaries[2])]
+	actortest.Eventually(t, "one has all of it", func() bool { return third.handed() >= len(x.names) })
+	if x.s.idle() || x.left() != len(x.names) {
+		t.Fatalf("idle: %v, %d left of %d", x.s.idle(), x.left(), len(x.names))
+	}
+	x.others[string(x.primaries[1])].fail(nil)
+	actortest.Eventually(t, "the node is idle", x.s.idle)
+	if n := x.left(); n != 0 {
+		t.Errorf("%d are left", n)
+	}
+	for _, name := range x.names {
+		for _, node := range x.primaries[1:] {
+			if got := x.others[string(node)].holds(name).Versions; len(got) != 1 || string(got[0].Value) != name {
+				t.Fatalf("%s holds %v of %s", node, got, name)
+			}
+		}
+	}
+	if got := x.node.Counters().Moved.Load(); got != uint64(len(x.names)) {
+		t.Errorf("%d counted as moved", got)
+	}
+}
+
+// TestMisplacedTooFew: one replica alone is not enough to drop what lies here.
+func TestMisplacedTooFew(t *testing.T) {
+	x := startLeftover(t, 3, func(x *leftover) {
+		x.peers.Handle(string(x.primaries[0]), nil)
+		x.peers.Handle(string(x.primaries[1]), nil)
+	})
+	last := x.others[string(x.primaries[2])]
+	actortest.Eventually(t, "it was tried twice", func() bool { return last.handed() >= 6 })
+	if n := x.left(); n != 3 || x.s.idle() {
+		t.Errorf("%d left, idle: %v", n, x.s.idle())
+	}
+}
+
+// TestMisplacedWithoutVnode: a partition that n1 is nowhere on the list of has a
+// vnode as long as something lies there.
+func TestMisplacedWithoutVnode(t *testing.T) {
+	disk := diskOf(t)
+	doc := joining(t)
+	doc.Next, doc.Movement.Filling, doc.Movement.Joint = nil, nil, 0 // n1 is in no ring
+	name := "k"
+	p := doc.Settled.PartitionOf(keyOf(name))
+	put(t, disk, p, name, elsewhere(t, 1, "v"))
+	r := start(t, setup{nodes: 4, partitions: 16, engine: keep{disk}, change: func(c *Config) { c.Founding.Document = &doc }})
+	others := r.replicas("n2", "n3", "n4")
+	actortest.Eventually(t, "the node is idle", r.s.idle)
+	if got := storedIn(t, r.engine, p, name); !got.IsZero() {
+		t.Errorf("left: %v", got)
+	}
+	for node, x := range others {
+		if len(x.holds(name).Versions) != 1 {
+			t.Errorf("%s has it not", node)
+		}
+	}
+}
+
+// TestDropMisplaced: the vnode drops no object that has changed since, nor one that
+// belongs here by now; a damaged one is set aside.
+func TestDropMisplaced(t *testing.T) {
+	x := startLeftover(t, 3, func(x *leftover) { x.refuseAll(messages.Fail(messages.CodeOverloaded, "busy")) })
+	drop := func(h hint) int {
+		p := actortest.NewProbe(x.system)
+		at, _, _ := vnode.ParseObjectKey(h.object)
+		p.Ask(on("n1", vnodeName(at)), &dropHints{hints: []hint{h}})
+		return actortest.Next[*hintsDropped](t, p).kept
+	}
+	key := object(x.p, x.names[0])
+	actortest.Eventually(t, "the vnode serves", func() bool { return x.s.vnodes.has(x.p) })
+	if kept := drop(hint{key: key, object: key, record: elsewhere(t, 2, "older")}); kept != 1 || x.left() != 3 {
+		t.Errorf("changed since: %d kept, %d left", kept, x.left())
+	}
+	if kept := drop(hint{key: key, object: key, damaged: true}); kept != 1 || x.left() != 3 {
+		t.Errorf("was damaged, and is whole: %d kept, %d left", kept, x.left())
+	}
+	if kept := drop(hint{key: key, object: key, record: elsewhere(t, 1, x.names[0])}); kept != 0 || x.left() != 2 {
+		t.Errorf("as it was: %d kept, %d left", kept, x.left())
+	}
+	bad := object(x.p, x.names[1])
+	b := x.engine.NewBatch()
+	b.Set(bad, []byte{1, 0, 0, 0, 0, 0, 0})
+	if err := b.Commit(storage.Applied, nil); err != nil {
+		t.Fatal(err)
+	}
+	if kept := drop(hint{key: bad, object: bad, damaged: true}); kept != 0 || x.left() != 1 {
+		t.Errorf("damaged: %d kept, %d left", kept, x.left())
+	}
+	if _, err := x.engine.Get(nil, vnode.CorruptKey(bad)); err != nil {
+		t.Errorf("not set aside: %v", err)
+	}
+	name, p, _ := x.key(true, 0)
+	own := object(p, name)
+	put(t, x.engine, p, name, elsewhere(t, 1, "v"))
+	if kept := drop(hint{key: own, object: own, record: elsewhere(t, 1, "v")}); kept != 1 || storedIn(t, x.engine, p, name).IsZero() {
+		t.Errorf("belongs here: %d kept", kept)
+	}
+}
+
+// TestRingChangesUnderTransfer: what was confirmed by the replicas of an older ring
+// is not dropped.
+func TestRingChangesUnderTransfer(t *testing.T) {
+	x := startHinted(t)
+	x.opinions.set(x.back, false)
+	m := x.next()
+	doc := x.doc
+	next := x.doc.Settled.Renamed(map[dynamo.NodeID]dynamo.NodeID{other(x.doc.Settled.Primaries(x.p, 3), 1): "n9"}).WithVersion(x.doc.Target() + 1)
+	doc.Version++
+	doc.Next, doc.Movement.Announced, doc.Movement.Joint = &next, doc.Version, doc.Version
+	x.s.document.Store(&doc)
+	x.confirm(m)
+	x.next() // offered again
+	if got := x.hintsOf(); got.Records != 1 {
+		t.Errorf("%+v is kept", got)
+	}
+}
+
+// TestHintsOfFormerReplica: hints for a node that is no replica go to those that are,
+// although it never comes back.
+func TestHintsOfFormerReplica(t *testing.T) {
+	x := startSloppy(t, nil, nil)
+	name, p, primaries := x.key(false, 0)
+	former := dynamo.NodeID("")
+	for node := range x.others {
+		if !slices.Contains(primaries, dynamo.NodeID(node)) {
+			former = dynamo.NodeID(node)
+		}
+	}
+	x.opinions.set(former, true)
+	x.peers.Handle(string(former), nil)
+	m := replicateOf(p, name, elsewhere(t, 1, "v"), true)
+	m.HintFor = string(former)
+	x.probe.Ask(on("n1", vnodeName(p)), m)
+	actortest.Next[*messages.ReplicateReply](t, x.probe)
+	actortest.Eventually(t, "the hint is gone", func() bool { return x.hintsOf() == HintCount{} })
+	for _, node := range primaries {
+		if got := x.others[string(node)].holds(name); len(got.Versions) != 1 {
+			t.Errorf("%s holds %v", node, got)
+		}
+	}
+}
+
+// TestIntendedNodeGetsAll: with the other replicas dead nothing can be dropped, and
+// the intended node gets all the same everything that is kept for it.
+func TestIntendedNodeGetsAll(t *testing.T) {
+	x := startSloppy(t, nil, nil)
+	_, p, primaries := x.key(false, 0)
+	x.opinions.set(primaries[0], true)
+	for _, node := range primaries[1:] {
+		x.peers.Handle(string(node), nil)
+		x.opinions.set(node, true)
+	}
+	var names []string
+	for i := 0; len(names) < 2*batchRecords+1; i++ {
+		name, at, _ := x.key(false, i)
+		if at != p {
+			continue
+		}
+		names = append(names, name)
+		m := replicateOf(p, name, elsewhere(t, 1, "v"), true)
+		m.HintFor = string(primaries[0])
+		x.probe.Ask(on("n1", vnodeName(p)), m)
+		actortest.Next[*messages.ReplicateReply](t, x.probe)
+	}
+	x.opinions.set(primaries[0], false)
+	back := x.others[string(primaries[0])]
+	actortest.Eventually(t, "it has everything", func() bool {
+		return !slices.ContainsFunc(names, func(name string) bool { return len(back.holds(name).Versions) != 1 })
+	})
+	if got := x.hintsOf(); got.Records != len(names) {
+		t.Errorf("%+v is kept of %d", got, len(names))
+	}
+	// Later transfers ask only whether it can be dropped by now.
+	actortest.Eventually(t, "it is tried again", func() bool { return back.handed() > len(names) })
+	if got := back.handed(); got > len(names)+3*batchRecords {
+		t.Errorf("%d were handed over for %d", got, len(names))
+	}
+}
+
+// TestHandoffOfBrokenRecord: a record whose dot names another value here is refused;
+// the vnode does not restart for it.
+func TestHandoffOfBrokenRecord(t *testing.T) {
+	r := start(t, setup{})
+	before := r.written("k", "one", none)
+	rec := before.Stored.Record
+	record := replicateOf(0, "k", poison(rec), true).GetRecord()
+	r.probe.Ask(r.pid(), &messages.HandoffRequest{
+		Batch: 1, N: 3, Records: []*messages.HandoffRecord{{Bucket: bucketB, Key: []byte("k"), Record: record}},
+	})
+	if f := actortest.Next[*messages.Failure](t, r.probe); f.GetCode() != messages.CodeInvalid || !strings.Contains(f.GetText(), "one dot names two values") {
+		t.Errorf("answered %v", f)
+	}
+	if got := values(t, r.read("k").GetRecord()); !slices.Equal(got, []string{"one"}) {
+		t.Errorf("reads %v", got)
+	}
+	if stats, ok := r.node.Registry().Find("vnode/0"); !ok || stats.Restarts != 0 {
+		t.Errorf("restarted: %+v", stats)
+	}
+}
