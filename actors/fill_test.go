@@ -1,7 +1,6 @@
 package actors
 
 import (
-	"bytes"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -292,196 +291,36 @@ func TestFillOfStaleSource(t *testing.T) {
 	x.done()
 }
 
-// fillOf asks n1's vnode as a source.
-func fillOf(p dynamo.Partition, doc member.Document) *messages.FillRequest {
-	return &messages.FillRequest{Partition: uint32(p), N: 3, Target: doc.Target(), Joint: true, Batch: 7}
+// TestFillWithoutSources: a node whose disk was lost and that is alone has nothing
+// to wait for.
+func TestFillWithoutSources(t *testing.T) {
+	doc := documentOf(t, setup{nodes: 1, partitions: 2})
+	doc.Movement.Filling = []member.Fill{{Partition: 1, Node: "n1", Whole: true}}
+	r := start(t, setup{nodes: 1, partitions: 2, change: func(c *Config) { c.Founding.Document = &doc }})
+	actortest.Eventually(t, "it is filled", func() bool {
+		_, got := r.s.filledFacts()
+		return slices.Equal(got, []dynamo.Partition{1})
+	})
 }
 
-// TestNoSource: who goes by another ring, or does not know yet that writes go to
-// both, or has not the data itself, says so.
-func TestNoSource(t *testing.T) {
-	joint := joining(t)
-	fill := joint.FillsOf("n1")[0]
-	announced := joint
-	announced.Movement.Joint = 0
-	lost := joint
-	lost.Movement.Filling = slices.Clone(joint.Movement.Filling)
-	lost.Movement.Filling[0].Whole = true
-	foreign := dynamo.Partition(0)
-	for joint.Holds(foreign, 1, "n1") {
-		foreign++
+// TestWhenToFill: a partition of a lost disk is filled at once, unless the node is
+// new in it, too: then not before writes go to both rings.
+func TestWhenToFill(t *testing.T) {
+	doc := joining(t)
+	for i := range doc.Movement.Filling {
+		doc.Movement.Filling[i].Whole = true
 	}
-	alone := fillOf(foreign, joint)
-	alone.N = 1
-	other := fillOf(fill.Partition, joint)
-	other.Target++
-	whole := fillOf(fill.Partition, joint)
-	whole.Joint = false
-	position := fillOf(fill.Partition, joint)
+	settled := documentOf(t, setup{nodes: 4, partitions: 16})
+	settled.Movement.Filling = []member.Fill{{Partition: 1, Node: "n1", Whole: true}, {Partition: 1, Node: "n2", Whole: true}}
+	announced := doc
+	announced.Movement.Joint = 0
 	for what, c := range map[string]struct {
 		doc  member.Document
-		m    *messages.FillRequest
-		want uint32
-	}{
-		"serves":                 {joint, fillOf(fill.Partition, joint), 0},
-		"another ring":           {joint, other, messages.CodeStale},
-		"announced":              {announced, position, messages.CodeStale},
-		"announced, a lost disk": {announced, whole, 0},
-		"lacks everything":       {lost, whole, messages.CodeStale},
-		"is no replica":          {joint, alone, messages.CodeStale},
-		"another partition":      {joint, fillOf(fill.Partition+1, joint), messages.CodeInvalid},
-		"a cursor of another n":  {joint, &messages.FillRequest{Partition: uint32(fill.Partition), N: 3, Target: joint.Target(), Cursor: []byte("o")}, messages.CodeInvalid},
-		"no n":                   {joint, &messages.FillRequest{Partition: uint32(fill.Partition), Target: joint.Target()}, messages.CodeInvalid},
-		"wants another partition": {joint, &messages.FillRequest{Partition: uint32(fill.Partition), N: 3, Target: joint.Target(), Wanted: []*messages.FillKey{
-			{Bucket: bucketB, Key: []byte(keyElsewhere(joint, fill.Partition))},
-		}}, messages.CodeInvalid},
-	} {
-		t.Run(what, func(t *testing.T) {
-			r := start(t, setup{nodes: 4, partitions: 16, change: func(o *Config) { o.Founding.Document = &c.doc }})
-			to := fill.Partition
-			if what == "is no replica" {
-				to = foreign
-			}
-			if from, n := c.doc.FillRange(fill); from > 3 || n < 3 {
-				t.Fatalf("n1 does not get n = 3: %d to %d", from, n)
-			}
-			r.probe.Ask(on("n1", vnodeName(to)), c.m)
-			got := actortest.Next[any](t, r.probe)
-			if code(got) != c.want {
-				t.Fatalf("answered %v", got)
-			}
-			if m, ok := got.(*messages.FillReply); c.want == 0 && (!ok || m.GetBatch() != 7 || m.GetMore()) {
-				t.Errorf("answered %v", got)
-			}
-		})
-	}
-}
-
-func keyElsewhere(doc member.Document, p dynamo.Partition) string {
-	for i := 0; ; i++ {
-		if name := fmt.Sprint(i); doc.Settled.PartitionOf(keyOf(name)) != p {
-			return name
+		want int
+	}{"settled": {settled, 1}, "joint": {doc, len(doc.FillsOf("n1"))}, "announced": {announced, 0}} {
+		x := &transfersActor{s: &Services{Config: Config{Self: "n1"}}}
+		if got := x.toFill(&c.doc); len(got) != c.want || c.want > 0 && !got[0].fill {
+			t.Errorf("%s: %v, want %d", what, got, c.want)
 		}
 	}
-}
-
-// TestFillSeesItsTurn: a source's answer has every write that the vnode took before,
-// also in the same turn.
-func TestFillSeesItsTurn(t *testing.T) {
-	g := newGate(memory.New())
-	r := start(t, setup{engine: g})
-	g.shut()
-	r.probe.Ask(r.pid(), replicateOf(0, "a", elsewhere(t, 1, "a"), false))
-	<-g.waiting
-	r.probe.Ask(r.pid(), replicateOf(0, "b", elsewhere(t, 1, "b"), false)) // in one turn
-	m := fillOf(0, r.doc)
-	m.Joint = false
-	r.probe.Ask(r.pid(), m)
-	g.release()
-	reply := actortest.Next[*messages.FillReply](t, r.probe)
-	var got []string
-	for _, rec := range reply.GetRecords() {
-		got = append(got, string(rec.GetKey()))
-	}
-	if slices.Sort(got); !slices.Equal(got, []string{"a", "b"}) {
-		t.Errorf("has %q", got)
-	}
-}
-
-// TestFillOfFailedTurn: when the turn is not committed there is no answer with data.
-func TestFillOfFailedTurn(t *testing.T) {
-	g := newGate(memory.New())
-	r := start(t, setup{engine: g})
-	g.shut()
-	r.probe.Ask(r.pid(), replicateOf(0, "a", elsewhere(t, 1, "a"), false))
-	<-g.waiting
-	r.probe.Ask(r.pid(), replicateOf(0, "b", elsewhere(t, 1, "b"), false))
-	fills := actortest.NewProbe(r.system)
-	m := fillOf(0, r.doc)
-	m.Joint = false
-	fills.Ask(r.pid(), m)
-	r.engine.FailCommits(errTest)
-	g.release()
-	if f := actortest.Next[any](t, fills); code(f) != messages.CodeStorage {
-		t.Errorf("answered %v", f)
-	}
-	r.engine.Heal()
-}
-
-// TestFillPages: pages are bounded, go on at the cursor, and leave out what is
-// damaged; wanted records too.
-func TestFillPages(t *testing.T) {
-	r := start(t, setup{})
-	sizes := map[string]int{}
-	for i := range 150 {
-		name := fmt.Sprintf("k%03d", i)
-		sizes[name] = 10
-		if i%10 == 0 {
-			sizes[name] = batchBytes / 3
-		}
-		put(t, r.engine, 0, name, elsewhere(t, 1, string(bytes.Repeat([]byte{'v'}, sizes[name]))))
-	}
-	damaged := object(0, "k077")
-	b := r.engine.NewBatch()
-	b.Set(damaged, []byte{1, 0, 0, 0, 0, 0, 0})
-	if err := b.Commit(storage.Applied, nil); err != nil {
-		t.Fatal(err)
-	}
-	m := fillOf(0, r.doc)
-	m.Joint = false
-	for _, digests := range []bool{false, true} {
-		seen, bad, pages := map[string]bool{}, 0, 0
-		for m.Cursor, m.Digests = nil, digests; ; {
-			reply, ok := r.s.fillReply(0, 1, mustFill(t, m)).(*messages.FillReply)
-			if !ok {
-				t.Fatal("no page")
-			}
-			bytes := 0
-			for _, rec := range reply.GetRecords() {
-				seen[string(rec.GetKey())] = true
-				bytes += len(rec.GetRecord())
-			}
-			for _, d := range reply.GetDigests() {
-				seen[string(d.GetKey())] = true
-			}
-			if bytes > batchBytes || len(reply.GetRecords()) > batchRecords {
-				t.Errorf("a page of %d records and %d bytes", len(reply.GetRecords()), bytes)
-			}
-			pages++
-			bad += int(reply.GetDamaged())
-			m.Cursor = reply.GetCursor()
-			if !reply.GetMore() {
-				break
-			}
-		}
-		if len(seen) != 149 || bad != 1 || !digests && pages < 5 {
-			t.Errorf("digests=%v: %d keys, %d damaged, %d pages", digests, len(seen), bad, pages)
-		}
-	}
-	m.Digests = false
-	for name := range sizes {
-		m.Wanted = append(m.Wanted, &messages.FillKey{Bucket: bucketB, Key: []byte(name)})
-	}
-	m.Wanted = append(m.Wanted, &messages.FillKey{Bucket: bucketB, Key: []byte("none")})
-	got := 0
-	for len(m.Wanted) > 0 {
-		reply := r.s.fillReply(0, 1, mustFill(t, m)).(*messages.FillReply)
-		if reply.GetHandled() < 1 || int(reply.GetHandled()) > batchRecords {
-			t.Fatalf("%d of %d handled", reply.GetHandled(), len(m.Wanted))
-		}
-		got += len(reply.GetRecords())
-		m.Wanted = m.Wanted[reply.GetHandled():]
-	}
-	if got != 149 {
-		t.Errorf("%d wanted records came", got)
-	}
-}
-
-func mustFill(t testing.TB, m *messages.FillRequest) messages.FillBatch {
-	t.Helper()
-	f, err := messages.ToFill(m)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return f
 }

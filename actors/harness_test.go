@@ -312,6 +312,14 @@ func (g *gate) shut() {
 	g.open = make(chan struct{})
 }
 
+// pass lets those pass that wait, and nobody who comes then.
+func (g *gate) pass() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	close(g.open)
+	g.open = make(chan struct{})
+}
+
 func (g *gate) release() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
