@@ -124,7 +124,7 @@ func (a *fillActor) pace(ctx actor.Context, e transfer.Ask) {
 func (a *fillActor) send(ctx actor.Context) {
 	e := a.asking
 	m := &messages.FillRequest{
-		Partition: uint32(a.partition), N: uint32(e.N), Target: a.target, Joint: a.joint, Batch: e.Batch,
+		Partition: uint32(a.partition), N: uint32(e.N), Target: a.target, Store: a.s.Founding.Config.Self.Store[:], Batch: e.Batch,
 		Cursor: e.Cursor, Digests: e.Digests, TimeoutMs: uint32(transferTimeout.Milliseconds()),
 	}
 	if e.Wanted > 0 {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/dynactor/dynactor/actors/rt"
 	"github.com/dynactor/dynactor/dynamo"
+	"github.com/dynactor/dynactor/dynamo/member"
 	"github.com/dynactor/dynactor/dynamo/ring"
 	"github.com/dynactor/dynactor/dynamo/version"
 	"github.com/dynactor/dynactor/dynamo/vnode"
@@ -36,6 +37,8 @@ func (v *vnodeActor) fill(m *messages.FillRequest, e rt.Envelope) {
 	case err != nil:
 	case m.GetPartition() != uint32(partition):
 		err = fmt.Errorf("%w: %d was asked for %d", errMisplaced, partition, m.GetPartition())
+	case len(m.GetStore()) != len(member.StoreID{}):
+		err = fmt.Errorf("store id of %d bytes", len(m.GetStore()))
 	case len(req.Cursor) > 0 && !bytes.HasPrefix(req.Cursor, lower):
 		err = fmt.Errorf("the cursor is not one of partition %d, n = %d", partition, req.N)
 	}
@@ -46,7 +49,7 @@ func (v *vnodeActor) fill(m *messages.FillRequest, e rt.Envelope) {
 		s.answer(sender, self, messages.Fail(messages.CodeInvalid, "%v", err))
 		return
 	}
-	if why := v.noSource(m); why != "" {
+	if why := v.noSource(m, dynamo.NodeID(sender.GetAddress())); why != "" {
 		s.answer(sender, self, messages.Fail(messages.CodeStale, "%s: %s", s.Self, why))
 		return
 	}
@@ -58,21 +61,19 @@ func (v *vnodeActor) fill(m *messages.FillRequest, e rt.Envelope) {
 
 // noSource says why this node does not know that what it has is what the asker
 // lacks; empty if it does.
-func (v *vnodeActor) noSource(m *messages.FillRequest) string {
+func (v *vnodeActor) noSource(m *messages.FillRequest, asker dynamo.NodeID) string {
 	doc := v.s.Document()
 	if doc == nil {
 		return "not in a cluster yet"
 	}
-	own, lacks := doc.Filling(v.partition, v.s.Self)
+	f, lacks := doc.Filling(v.partition, asker)
 	switch {
 	case doc.Target() != m.GetTarget():
 		return fmt.Sprintf("asked by ring %d, it goes by %d", m.GetTarget(), doc.Target())
-	case m.GetJoint() && doc.Movement.Joint == 0:
-		return "does not know that writes go to both rings"
+	case !lacks || !doc.Gives(f, member.StoreID(m.GetStore()), m.GetTarget()):
+		return fmt.Sprintf("does not know that %s lacks something, or that writes go to it", asker)
 	case !doc.Holds(v.partition, int(m.GetN()), v.s.Self):
 		return "is no replica"
-	case lacks && own.Whole:
-		return "lacks all of it itself"
 	}
 	return ""
 }

@@ -17,50 +17,68 @@ import (
 
 // fillOf asks n1's vnode as a source.
 func fillOf(p dynamo.Partition, doc member.Document) *messages.FillRequest {
-	return &messages.FillRequest{Partition: uint32(p), N: 3, Target: doc.Target(), Joint: true, Batch: 7}
+	return &messages.FillRequest{Partition: uint32(p), N: 3, Target: doc.Target(), Store: storeOf(1), Batch: 7}
+}
+
+func storeOf(node byte) []byte { id := member.StoreID{node}; return id[:] }
+
+// lacking is a document by which n2 has lost its disk.
+func lacking(doc member.Document) member.Document {
+	doc.Movement.Filling = []member.Fill{{Node: "n2", Whole: true}}
+	return doc
+}
+
+// asN2 asks a vnode of n1 as a fill of n2.
+func (r *rig) asN2(p dynamo.Partition, m *messages.FillRequest) *actortest.Probe {
+	probe := actortest.NewProbe(r.system)
+	r.peers.Handle("n2", func(got actortest.Received) {
+		if got.Target.GetId() == "fill/0" {
+			probe.SendUserMessage(probe.PID, got.Message)
+		}
+	})
+	r.system.Root.RequestWithCustomSender(on("n1", vnodeName(p)), m, on("n2", "fill/0"))
+	return probe
 }
 
 // TestNoSource: who goes by another ring, or does not know yet that writes go to
-// both, or has not the data itself, says so.
+// both, or knows the asker with another store, or has not the data itself, says so.
 func TestNoSource(t *testing.T) {
-	joint := joining(t)
+	joint := joinUnderWay(t)
 	fill := joint.FillsOf("n1")[0]
-	announced := joint
+	announced, settled := joint, joint
 	announced.Movement.Joint = 0
-	lost := joint
-	lost.Movement.Filling = slices.Clone(joint.Movement.Filling)
-	lost.Movement.Filling[0].Whole = true
+	settled.Movement.Filling = nil
 	foreign := dynamo.Partition(0)
 	for joint.Holds(foreign, 1, "n1") {
 		foreign++
 	}
 	alone := fillOf(foreign, joint)
 	alone.N = 1
-	other := fillOf(fill.Partition, joint)
+	other, stranger := fillOf(fill.Partition, joint), fillOf(fill.Partition, joint)
 	other.Target++
-	whole := fillOf(fill.Partition, joint)
-	whole.Joint = false
-	position := fillOf(fill.Partition, joint)
+	stranger.Store = storeOf(9)
+	asked := fillOf(fill.Partition, joint)
 	for what, c := range map[string]struct {
 		doc  member.Document
 		m    *messages.FillRequest
 		want uint32
 	}{
-		"serves":                 {joint, fillOf(fill.Partition, joint), 0},
-		"another ring":           {joint, other, messages.CodeStale},
-		"announced":              {announced, position, messages.CodeStale},
-		"announced, a lost disk": {announced, whole, 0},
-		"lacks everything":       {lost, whole, messages.CodeStale},
-		"is no replica":          {joint, alone, messages.CodeStale},
-		"another partition":      {joint, fillOf(fill.Partition+1, joint), messages.CodeInvalid},
-		"a cursor of another n":  {joint, &messages.FillRequest{Partition: uint32(fill.Partition), N: 3, Target: joint.Target(), Cursor: []byte("o")}, messages.CodeInvalid},
-		"no n":                   {joint, &messages.FillRequest{Partition: uint32(fill.Partition), Target: joint.Target()}, messages.CodeInvalid},
-		"wants another partition": {joint, &messages.FillRequest{Partition: uint32(fill.Partition), N: 3, Target: joint.Target(), Wanted: []*messages.FillKey{
+		"serves":                {joint, asked, 0},
+		"another ring":          {joint, other, messages.CodeStale},
+		"another store":         {joint, stranger, messages.CodeStale},
+		"announced":             {announced, asked, messages.CodeStale},
+		"knows of no fill":      {settled, asked, messages.CodeStale},
+		"is no replica":         {joint, alone, messages.CodeStale},
+		"another partition":     {joint, fillOf(fill.Partition+1, joint), messages.CodeInvalid},
+		"no store":              {joint, &messages.FillRequest{Partition: uint32(fill.Partition), N: 3, Target: joint.Target()}, messages.CodeInvalid},
+		"a cursor of another n": {joint, &messages.FillRequest{Partition: uint32(fill.Partition), N: 3, Target: joint.Target(), Store: storeOf(1), Cursor: []byte("o")}, messages.CodeInvalid},
+		"no n":                  {joint, &messages.FillRequest{Partition: uint32(fill.Partition), Target: joint.Target()}, messages.CodeInvalid},
+		"wants another partition": {joint, &messages.FillRequest{Partition: uint32(fill.Partition), N: 3, Target: joint.Target(), Store: storeOf(1), Wanted: []*messages.FillKey{
 			{Bucket: bucketB, Key: []byte(keyElsewhere(joint, fill.Partition))},
 		}}, messages.CodeInvalid},
 	} {
 		t.Run(what, func(t *testing.T) {
-			r := start(t, setup{nodes: 4, partitions: 16, change: func(o *Config) { o.Founding.Document = &c.doc }})
+			r := start(t, setup{nodes: 4, partitions: 16, document: func(member.Document) member.Document { return c.doc }})
 			to := fill.Partition
 			if what == "is no replica" {
 				to = foreign
@@ -92,14 +110,14 @@ func keyElsewhere(doc member.Document, p dynamo.Partition) string {
 // also in the same turn.
 func TestFillSeesItsTurn(t *testing.T) {
 	g := newGate(memory.New())
-	r := start(t, setup{engine: g})
+	r := start(t, setup{nodes: 2, engine: g, document: lacking})
 	g.shut()
 	r.probe.Ask(r.pid(), replicateOf(0, "a", elsewhere(t, 1, "a"), false))
 	<-g.waiting
 	r.probe.Ask(r.pid(), replicateOf(0, "b", elsewhere(t, 1, "b"), false)) // in one turn
 	m := fillOf(0, r.doc)
-	m.Joint = false
-	r.probe.Ask(r.pid(), m)
+	m.Store = storeOf(2)
+	fills := r.asN2(0, m)
 	g.pass()
 	<-g.waiting // the turn, until it is let through
 	var both sync.WaitGroup
@@ -108,11 +126,11 @@ func TestFillSeesItsTurn(t *testing.T) {
 		r.s.Readers.Submit(func() { both.Done(); both.Wait() })
 	}
 	both.Wait()
-	if n := len(r.probe.All()); n > 1 {
-		t.Errorf("answered before the commit: %v", r.probe.All())
+	if n := len(fills.All()); n > 0 {
+		t.Errorf("answered before the commit: %v", fills.All())
 	}
 	g.release()
-	reply := actortest.Next[*messages.FillReply](t, r.probe)
+	reply := actortest.Next[*messages.FillReply](t, fills)
 	var got []string
 	for _, rec := range reply.GetRecords() {
 		got = append(got, string(rec.GetKey()))
@@ -125,15 +143,14 @@ func TestFillSeesItsTurn(t *testing.T) {
 // TestFillOfFailedTurn: when the turn is not committed there is no answer with data.
 func TestFillOfFailedTurn(t *testing.T) {
 	g := newGate(memory.New())
-	r := start(t, setup{engine: g})
+	r := start(t, setup{nodes: 2, engine: g, document: lacking})
 	g.shut()
 	r.probe.Ask(r.pid(), replicateOf(0, "a", elsewhere(t, 1, "a"), false))
 	<-g.waiting
 	r.probe.Ask(r.pid(), replicateOf(0, "b", elsewhere(t, 1, "b"), false))
-	fills := actortest.NewProbe(r.system)
 	m := fillOf(0, r.doc)
-	m.Joint = false
-	fills.Ask(r.pid(), m)
+	m.Store = storeOf(2)
+	fills := r.asN2(0, m)
 	r.engine.FailCommits(errTest)
 	g.release()
 	if f := actortest.Next[any](t, fills); code(f) != messages.CodeStorage {
@@ -162,7 +179,6 @@ func TestFillPages(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := fillOf(0, r.doc)
-	m.Joint = false
 	for _, digests := range []bool{false, true} {
 		seen, bad, pages := map[string]bool{}, 0, 0
 		for m.Cursor, m.Digests = nil, digests; ; {

@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"bytes"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -18,8 +19,8 @@ import (
 	"github.com/dynactor/dynactor/storage/memory"
 )
 
-// joining is a cluster of n2 to n4 that n1 joins, and where writes go to both rings.
-func joining(t testing.TB) member.Document {
+// joinUnderWay is a cluster of n2 to n4 that n1 joins, and where writes go to both rings.
+func joinUnderWay(t testing.TB) member.Document {
 	t.Helper()
 	f := member.Founding{ClusterID: member.ClusterID{1}, ClusterName: "test", Partitions: 16}
 	facts := map[dynamo.NodeID]member.Facts{}
@@ -162,9 +163,9 @@ type filler struct {
 // asked.
 func startFiller(t *testing.T, engine storage.Engine, prepare func(map[string]*source)) *filler {
 	t.Helper()
-	doc := joining(t)
+	doc := joinUnderWay(t)
 	x := &filler{want: map[string]version.Record{}, where: map[string]dynamo.Partition{}}
-	x.rig = start(t, setup{nodes: 4, partitions: 16, engine: engine, change: func(c *Config) { c.Founding.Document = &doc }})
+	x.rig = start(t, setup{nodes: 4, partitions: 16, engine: engine, document: func(member.Document) member.Document { return doc }})
 	x.doc = doc
 	x.all = x.sources()
 	for i := range 2000 {
@@ -228,7 +229,7 @@ func TestFillFromAllSources(t *testing.T) {
 	for _, s := range x.all {
 		sent += s.sent
 		for _, m := range s.requests() {
-			if m.GetTarget() != x.doc.Target() || !m.GetJoint() {
+			if m.GetTarget() != x.doc.Target() || !bytes.Equal(m.GetStore(), storeOf(1)) {
 				t.Fatalf("asked %v", m)
 			}
 		}
@@ -242,7 +243,7 @@ func TestFillFromAllSources(t *testing.T) {
 	other := x.doc
 	next := x.doc.Next.WithVersion(x.doc.Target() + 1)
 	other.Next = &next
-	x.s.document.Store(&other)
+	x.enforce(other)
 	if target, got := x.s.filledFacts(); target != other.Target() || len(got) != 0 {
 		t.Errorf("for another target: %d, %v", target, got)
 	}
@@ -296,7 +297,7 @@ func TestFillOfStaleSource(t *testing.T) {
 func TestFillWithoutSources(t *testing.T) {
 	doc := documentOf(t, setup{nodes: 1, partitions: 2})
 	doc.Movement.Filling = []member.Fill{{Partition: 1, Node: "n1", Whole: true}}
-	r := start(t, setup{nodes: 1, partitions: 2, change: func(c *Config) { c.Founding.Document = &doc }})
+	r := start(t, setup{nodes: 1, partitions: 2, document: func(member.Document) member.Document { return doc }})
 	actortest.Eventually(t, "it is filled", func() bool {
 		_, got := r.s.filledFacts()
 		return slices.Equal(got, []dynamo.Partition{1})
@@ -306,7 +307,7 @@ func TestFillWithoutSources(t *testing.T) {
 // TestWhenToFill: a partition of a lost disk is filled at once, unless the node is
 // new in it, too: then not before writes go to both rings.
 func TestWhenToFill(t *testing.T) {
-	doc := joining(t)
+	doc := joinUnderWay(t)
 	for i := range doc.Movement.Filling {
 		doc.Movement.Filling[i].Whole = true
 	}

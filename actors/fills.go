@@ -68,11 +68,7 @@ func (f *filling) work() work { return work{slot: slot{partition: f.partition}, 
 func (t *transfersActor) toFill(doc *member.Document) []work {
 	var out []work
 	for _, f := range doc.FillsOf(t.s.Self) {
-		// Where it is new, too, what lies in the old list is all that counts only
-		// once writes go to both lists.
-		from, to := doc.FillRange(member.Fill{Partition: f.Partition, Node: f.Node})
-		early := doc.Next != nil && doc.Movement.Joint == 0 && from <= to
-		if !early && !t.s.filled.has(doc.Target(), f.Partition) {
+		if !t.s.filled.has(doc.Target(), f.Partition) {
 			out = append(out, work{slot: slot{partition: f.Partition}, fill: true})
 		}
 	}

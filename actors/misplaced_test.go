@@ -8,6 +8,7 @@ import (
 
 	"github.com/dynactor/dynactor/actors/actortest"
 	"github.com/dynactor/dynactor/dynamo"
+	"github.com/dynactor/dynactor/dynamo/member"
 	"github.com/dynactor/dynactor/dynamo/vnode"
 	"github.com/dynactor/dynactor/messages"
 	"github.com/dynactor/dynactor/storage"
@@ -107,12 +108,12 @@ func TestMisplacedTooFew(t *testing.T) {
 // vnode as long as something lies there.
 func TestMisplacedWithoutVnode(t *testing.T) {
 	disk := diskOf(t)
-	doc := joining(t)
+	doc := joinUnderWay(t)
 	doc.Next, doc.Movement.Filling, doc.Movement.Joint = nil, nil, 0 // n1 is in no ring
 	name := "k"
 	p := doc.Settled.PartitionOf(keyOf(name))
 	put(t, disk, p, name, elsewhere(t, 1, "v"))
-	r := start(t, setup{nodes: 4, partitions: 16, engine: keep{disk}, change: func(c *Config) { c.Founding.Document = &doc }})
+	r := start(t, setup{nodes: 4, partitions: 16, engine: keep{disk}, document: func(member.Document) member.Document { return doc }})
 	others := r.replicas("n2", "n3", "n4")
 	actortest.Eventually(t, "the node is idle", r.s.idle)
 	if got := storedIn(t, r.engine, p, name); !got.IsZero() {
@@ -176,7 +177,7 @@ func TestRingChangesUnderTransfer(t *testing.T) {
 	next := x.doc.Settled.Renamed(map[dynamo.NodeID]dynamo.NodeID{other(x.doc.Settled.Primaries(x.p, 3), 1): "n9"}).WithVersion(x.doc.Target() + 1)
 	doc.Version++
 	doc.Next, doc.Movement.Announced, doc.Movement.Joint = &next, doc.Version, doc.Version
-	x.s.document.Store(&doc)
+	x.enforce(doc)
 	x.confirm(m)
 	x.next() // offered again
 	if got := x.hintsOf(); got.Records != 1 {

@@ -41,6 +41,9 @@ func (x *replica) receive(m actortest.Received) {
 }
 
 func (x *replica) answer(m any) any {
+	if _, ok := m.(*messages.GossipRequest); ok {
+		return nil // it is not for the replica
+	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.refuse != nil {
@@ -80,9 +83,6 @@ func (x *replica) answer(m any) any {
 			x.records[r.Key.Name] = version.Merge(x.records[r.Key.Name], r.Record)
 		}
 		return &messages.HandoffReply{Batch: m.GetBatch()}
-	}
-	if _, ok := m.(*messages.GossipRequest); ok {
-		return nil // it is not for the replica
 	}
 	x.t.Errorf("a replica got %T", m)
 	return nil

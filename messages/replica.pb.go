@@ -523,9 +523,9 @@ type FillRequest struct {
 	N         uint32                 `protobuf:"varint,2,opt,name=n,proto3" json:"n,omitempty"`
 	// Version of the ring that the asker fills for.
 	Target uint64 `protobuf:"varint,3,opt,name=target,proto3" json:"target,omitempty"`
-	// The asker is new in some places, so that the answer counts only if the vnode
-	// refuses writes that were planned before that.
-	Joint bool `protobuf:"varint,4,opt,name=joint,proto3" json:"joint,omitempty"`
+	// The asker's store: the answer counts only if the vnode knows that it is the
+	// replica's, and refuses writes that were planned before.
+	Store []byte `protobuf:"bytes,4,opt,name=store,proto3" json:"store,omitempty"`
 	// Number of the batch within the fill, repeated in the answer.
 	Batch uint64 `protobuf:"varint,5,opt,name=batch,proto3" json:"batch,omitempty"`
 	// Where the batch begins: the last one's cursor; empty at the start.
@@ -590,11 +590,11 @@ func (x *FillRequest) GetTarget() uint64 {
 	return 0
 }
 
-func (x *FillRequest) GetJoint() bool {
+func (x *FillRequest) GetStore() []byte {
 	if x != nil {
-		return x.Joint
+		return x.Store
 	}
-	return false
+	return nil
 }
 
 func (x *FillRequest) GetBatch() uint64 {
@@ -988,7 +988,7 @@ const file_messages_replica_proto_rawDesc = "" +
 	"\tpartition\x18\x01 \x01(\rR\tpartition\x12\f\n" +
 	"\x01n\x18\x02 \x01(\rR\x01n\x12\x16\n" +
 	"\x06target\x18\x03 \x01(\x04R\x06target\x12\x14\n" +
-	"\x05joint\x18\x04 \x01(\bR\x05joint\x12\x14\n" +
+	"\x05store\x18\x04 \x01(\fR\x05store\x12\x14\n" +
 	"\x05batch\x18\x05 \x01(\x04R\x05batch\x12\x16\n" +
 	"\x06cursor\x18\x06 \x01(\fR\x06cursor\x12\x18\n" +
 	"\adigests\x18\a \x01(\bR\adigests\x122\n" +

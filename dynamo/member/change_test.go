@@ -351,8 +351,8 @@ func TestCreateBucket(t *testing.T) {
 	}{
 		"again":            {carts, false, ErrBucketExists},
 		"change r":         {fast, true, nil},
-		"change n":         {with(func(p *bucket.Properties) { p.Quorum.N = 5 }), true, ErrFixed},
-		"change conflicts": {with(func(p *bucket.Properties) { p.Conflicts = dynamo.LastWriteWins }), true, ErrFixed},
+		"change n":         {with(func(p *bucket.Properties) { p.Quorum.N = 5 }), true, bucket.ErrFixed},
+		"change conflicts": {with(func(p *bucket.Properties) { p.Conflicts = dynamo.LastWriteWins }), true, bucket.ErrFixed},
 		"change of none":   {Bucket{"x", bucket.Default()}, true, ErrNoBucket},
 		"malformed":        {with(func(p *bucket.Properties) { p.Quorum.W = 9 }), true, ErrBucket},
 		"no name":          {Bucket{"", bucket.Default()}, false, ErrBucket},

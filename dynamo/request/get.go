@@ -189,32 +189,33 @@ func (g *Get) awaitStragglers(e Event) []Effect {
 // news: the first answer of a node that was asked, even if it comes after the
 // node was given up.
 //
-// An answer counts when it carries a record or comes from a primary that is
-// known to be filled. Any other says only that this node has nothing: a fallback
-// never had it, perhaps; a primary that is being filled, or whose copy is
-// damaged, may have lost it, and stands for an answer no more than one that
-// failed.
+// An answer counts when it comes from a primary that lacks nothing, or when it is
+// a fallback's and carries a record. That a fallback has nothing proves nothing. A
+// primary that is being filled, or whose copy is damaged, may have lost what it
+// once confirmed: its record is taken, for it may be the newest, but stands for an
+// answer no more than one that failed. Two such records could else outvote the write
+// that both have lost.
 func (g *Get) accept(a Answer) bool {
 	x := g.places.find(a.From)
 	if a.Fetched || x == nil || x.stage != asked && x.stage != failed {
 		return false
 	}
-	has := a.Found && !a.Record.IsZero()
-	filled := a.Authoritative && !slices.Contains(g.cfg.Filling, a.From)
-	if !has && (x.replica.Role != dynamo.Primary || !filled) {
-		x.stage = hollow
-		if x.replica.Role == dynamo.Primary {
-			g.places.tally.Fail(a.From)
-		} else {
-			g.places.tally.Abstain(a.From)
-		}
-		return true
-	}
-	x.stage, x.reason = answered, NoReason
-	g.places.tally.Answer(a.From)
+	has, primary := a.Found && !a.Record.IsZero(), x.replica.Role == dynamo.Primary
 	if has {
 		x.record = a.Record
 		g.merged = version.Merge(g.merged, a.Record)
+	}
+	lacks := !a.Authoritative || slices.Contains(g.cfg.Filling, a.From)
+	switch {
+	case primary && lacks:
+		x.stage = hollow
+		g.places.tally.Fail(a.From)
+	case !primary && !has:
+		x.stage = hollow
+		g.places.tally.Abstain(a.From)
+	default:
+		x.stage, x.reason = answered, NoReason
+		g.places.tally.Answer(a.From)
 	}
 	return true
 }
@@ -316,7 +317,7 @@ func (g *Get) fetch(d clock.Dot) bool {
 	var best *place
 	for i := range g.places.list {
 		x := &g.places.list[i]
-		holds := x.stage == answered && slices.ContainsFunc(x.record.Versions, func(v version.Version) bool { return v.Dot == d })
+		holds := (x.stage == answered || x.stage == hollow) && slices.ContainsFunc(x.record.Versions, func(v version.Version) bool { return v.Dot == d })
 		switch {
 		case !holds:
 		case x.fetch == asked:
