@@ -89,7 +89,7 @@ func TestNoSource(t *testing.T) {
 			r.probe.Ask(on("n1", vnodeName(to)), c.m)
 			got := actortest.Next[any](t, r.probe)
 			if code(got) != c.want {
-				t.Fatalf("answered %v", got)
+				t.Fatalf("answered %T %v", got, got)
 			}
 			if m, ok := got.(*messages.FillReply); c.want == 0 && (!ok || m.GetBatch() != 7 || m.GetMore()) {
 				t.Errorf("answered %v", got)

@@ -2,6 +2,7 @@ package actors
 
 import (
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -9,6 +10,7 @@ import (
 	"github.com/dynactor/dynactor/actors/actortest"
 	"github.com/dynactor/dynactor/dynamo"
 	"github.com/dynactor/dynactor/dynamo/member"
+	"github.com/dynactor/dynactor/dynamo/transfer"
 	"github.com/dynactor/dynactor/dynamo/vnode"
 	"github.com/dynactor/dynactor/messages"
 	"github.com/dynactor/dynactor/storage"
@@ -240,10 +242,31 @@ func TestIntendedNodeGetsAll(t *testing.T) {
 	if got := x.hintsOf(); got.Records != len(names) {
 		t.Errorf("%+v is kept of %d", got, len(names))
 	}
-	// Later transfers ask only whether it can be dropped by now.
-	actortest.Eventually(t, "it is tried again", func() bool { return back.handed() > len(names) })
-	if got := back.handed(); got > len(names)+3*batchRecords {
-		t.Errorf("%d were handed over for %d", got, len(names))
+}
+
+// TestGivenIsRemembered: the next transfer knows that the intended node has all,
+// until something was dropped or the node was away.
+func TestGivenIsRemembered(t *testing.T) {
+	var down opinions
+	doc := documentOf(t, setup{nodes: 3})
+	s := &Services{Config: Config{Self: "n1", Log: slog.New(slog.DiscardHandler), Reachable: down.reachable}, Counters: &Counters{}}
+	x := &transfersActor{s: s, later: map[work]*delay{}, delivered: map[dynamo.NodeID]int{}}
+	at := slot{node: "n2"}
+	s.hints.add(at, HintCount{Records: 1})
+	end := func(o transfer.Outcome) bool {
+		x.ended(&transferEnded{at: at, outcome: o})
+		return x.later[work{slot: at}].given
+	}
+	if !end(transfer.Outcome{Given: true}) || !end(transfer.Outcome{}) {
+		t.Error("forgotten")
+	}
+	if end(transfer.Outcome{Dropped: 1}) {
+		t.Error("something was dropped")
+	}
+	end(transfer.Outcome{Given: true})
+	down.set("n2", true)
+	if got := x.todo(&doc); len(got) != 0 || x.later[work{slot: at}].given {
+		t.Errorf("it was away: %v, %v", got, x.later[work{slot: at}].given)
 	}
 }
 

@@ -118,7 +118,9 @@ func (t *transfersActor) Receive(ctx actor.Context) {
 		id := m.GetWho().GetId()
 		if w, ok := t.running[id]; ok && !t.told[id] {
 			t.wait(w)
-			delete(t.fills, w.partition) // it knows no more how far it was
+			if w.fill {
+				delete(t.fills, w.partition) // what it was doing is not known
+			}
 		}
 		delete(t.running, id)
 		delete(t.told, id)
@@ -194,12 +196,12 @@ func largestN(doc *member.Document) int {
 }
 
 func (t *transfersActor) props(doc *member.Document, w work, d *delay) *actor.Props {
-	return actor.PropsFromProducer(func() actor.Actor {
-		if w.fill {
-			return newFill(t.s, t.filling(doc, w.partition), t.self)
-		}
-		return newTransfer(t.s, w.slot, d != nil && d.given, t.self)
-	}, flat, actor.WithMailbox(rt.NewMailbox(rt.MailboxOptions{Size: messageSize, Registry: t.s.Registry})))
+	produce := func() actor.Actor { return newTransfer(t.s, w.slot, d != nil && d.given, t.self) }
+	if w.fill {
+		f := t.filling(doc, w.partition)
+		produce = func() actor.Actor { return newFill(t.s, f, t.self) }
+	}
+	return actor.PropsFromProducer(produce, flat, actor.WithMailbox(rt.NewMailbox(rt.MailboxOptions{Size: messageSize, Registry: t.s.Registry})))
 }
 
 // ended forgets a slot that is empty, and comes back to one that is not.
