@@ -145,7 +145,6 @@ type world struct {
 	has     map[Stream][]int
 	merged  map[Stream]map[int]bool // what the disk here has of each source
 	here    map[int]bool            // all that was merged, by n*100 + record
-	pages   map[uint64]Page         // what was answered to each batch
 	held    map[uint64][]int        // and its records
 	ask     Ask
 	digests []int    // of the last page that was compared, those that differ
@@ -180,11 +179,11 @@ func (w *world) take(effects []Effect) {
 			}
 			w.commits = append(w.commits, commit{e.Batch, w.found})
 			w.found = nil
-			w.flying = append(w.flying, Merged{e.Batch})
+			w.flying = append(w.flying, Merged(e))
 		case Seal:
 			w.commits = append(w.commits, commit{e.Batch, w.found})
 			w.found = nil
-			w.flying = append(w.flying, Merged{e.Batch})
+			w.flying = append(w.flying, Merged(e))
 		case Rest:
 			o := e.Outcome
 			w.rest = &o
