@@ -26,8 +26,9 @@ type fillActor struct {
 	asking transfer.Ask
 	bytes  int // of page
 	timer  *rt.Timer
-	soon   bool
-	ended  bool
+	*progress
+	soon  bool
+	ended bool
 }
 
 // pageCompared is the outcome of a comparison that by asked for.
@@ -51,8 +52,8 @@ type (
 // errReadersBusy: the pool of readers takes no more for now.
 var errReadersBusy = errors.New("too many reads of the store wait")
 
-func newFill(s *Services, f *filling, parent *actor.PID) *fillActor {
-	return &fillActor{filling: f, s: s, parent: parent}
+func newFill(s *Services, f *filling, p *progress, parent *actor.PID) *fillActor {
+	return &fillActor{filling: f, s: s, progress: p, parent: parent}
 }
 
 // Receive translates messages to events.
@@ -161,6 +162,7 @@ func (a *fillActor) answered(ctx actor.Context, m *messages.FillReply) {
 		return
 	}
 	a.page, a.bytes = m, messageSize(m)
+	a.progress.add(len(m.GetRecords()), a.bytes)
 	a.run(ctx, effects)
 }
 

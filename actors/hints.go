@@ -68,6 +68,13 @@ func (t *hintTable) slots() []slot {
 	})
 }
 
+// of is how much a slot holds.
+func (t *hintTable) of(at slot) HintCount {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.rows[at]
+}
+
 func (t *hintTable) count() HintCount {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -17,7 +17,7 @@ const (
 	nameCoordinator = messages.TargetCoordinator
 	nameMembership  = messages.TargetMembership
 	nameDetector    = messages.TargetDetector
-	nameTransfers   = "transfers"
+	nameTransfers   = messages.TargetTransfers
 )
 
 // vnodeName is the name of a partition's vnode, the same on every node.

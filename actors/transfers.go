@@ -1,7 +1,6 @@
 package actors
 
 import (
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"slices"
@@ -10,13 +9,11 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 
-	"github.com/dynactor/dynactor/actors/link"
 	"github.com/dynactor/dynactor/actors/rt"
 	"github.com/dynactor/dynactor/dynamo"
 	"github.com/dynactor/dynactor/dynamo/bucket"
 	"github.com/dynactor/dynactor/dynamo/member"
 	"github.com/dynactor/dynactor/dynamo/transfer"
-	"github.com/dynactor/dynactor/dynamo/vnode"
 	"github.com/dynactor/dynactor/messages"
 )
 
@@ -43,7 +40,7 @@ const (
 type transfersActor struct {
 	s       *Services
 	self    *actor.PID
-	running map[string]work // by name
+	running map[string]job  // by name
 	told    map[string]bool // those that said how they ended
 	later   map[work]*delay
 	fills   map[dynamo.Partition]*filling
@@ -59,6 +56,12 @@ type transfersActor struct {
 type work struct {
 	slot
 	fill bool
+}
+
+// job is work under way.
+type job struct {
+	work
+	progress *progress
 }
 
 // name is that of the actor that does it.
@@ -93,7 +96,7 @@ type lookForWork struct{}
 
 func newTransfers(s *Services) *actor.Props {
 	return actor.PropsFromProducer(func() actor.Actor {
-		return &transfersActor{s: s, running: map[string]work{}, told: map[string]bool{}, later: map[work]*delay{}, fills: map[dynamo.Partition]*filling{}, delivered: map[dynamo.NodeID]int{}}
+		return &transfersActor{s: s, running: map[string]job{}, told: map[string]bool{}, later: map[work]*delay{}, fills: map[dynamo.Partition]*filling{}, delivered: map[dynamo.NodeID]int{}}
 	}, flat, actor.WithMailbox(rt.NewMailbox(rt.MailboxOptions{Registry: s.Registry})), actor.WithSupervisor(rt.StopOnFailure()))
 }
 
@@ -114,16 +117,11 @@ func (t *transfersActor) Receive(ctx actor.Context) {
 		t.filled(ctx, m)
 	case *misplacedFound:
 		t.found(ctx, m)
-	case *actor.Terminated: // a system message: it may overtake the last word, which then decides
-		id := m.GetWho().GetId()
-		if w, ok := t.running[id]; ok && !t.told[id] {
-			t.wait(w)
-			if w.fill {
-				delete(t.fills, w.partition) // what it was doing is not known
-			}
-		}
-		delete(t.running, id)
-		delete(t.told, id)
+	case *messages.TransfersRequest:
+		t.s.answer(ctx.Sender(), t.self, t.states())
+	case *actor.Terminated:
+		t.terminated(m.GetWho().GetId())
+		t.start(ctx)
 	case *actor.Stopping:
 		t.stopping = true
 		t.timer.Stop()
@@ -134,9 +132,22 @@ func (t *transfersActor) Receive(ctx actor.Context) {
 
 func (t *transfersActor) arm() { t.timer = t.s.Wheel.Send(t.self, &lookForWork{}, transfersTick) }
 
+// terminated makes room for other work. It is a system message: it may overtake the
+// last word, which then decides.
+func (t *transfersActor) terminated(id string) {
+	if j, ok := t.running[id]; ok && !t.told[id] {
+		t.wait(j.work)
+		if j.fill {
+			delete(t.fills, j.partition) // what it was doing is not known
+		}
+	}
+	delete(t.running, id)
+	delete(t.told, id)
+}
+
 // hear notes that what is done had its last word.
 func (t *transfersActor) hear(ctx actor.Context, w work) {
-	if id := ctx.Sender().GetId(); t.running[id] == w {
+	if id := ctx.Sender().GetId(); t.running[id].work == w {
 		t.told[id] = true
 	}
 }
@@ -159,12 +170,13 @@ func (t *transfersActor) start(ctx actor.Context) {
 		if d != nil && time.Now().Before(d.until) {
 			continue
 		}
-		pid, err := ctx.SpawnNamed(t.props(doc, w, d), name)
+		j := job{work: w, progress: &progress{began: time.Now()}}
+		pid, err := ctx.SpawnNamed(t.props(doc, j, d), name)
 		if err != nil {
 			t.postpone(w, err.Error())
 			continue
 		}
-		t.running[pid.GetId()] = w
+		t.running[pid.GetId()] = j
 	}
 }
 
@@ -195,11 +207,11 @@ func largestN(doc *member.Document) int {
 	return n
 }
 
-func (t *transfersActor) props(doc *member.Document, w work, d *delay) *actor.Props {
-	produce := func() actor.Actor { return newTransfer(t.s, w.slot, d != nil && d.given, t.self) }
-	if w.fill {
-		f := t.filling(doc, w.partition)
-		produce = func() actor.Actor { return newFill(t.s, f, t.self) }
+func (t *transfersActor) props(doc *member.Document, j job, d *delay) *actor.Props {
+	produce := func() actor.Actor { return newTransfer(t.s, j, d != nil && d.given, t.self) }
+	if j.fill {
+		f := t.filling(doc, j.partition)
+		produce = func() actor.Actor { return newFill(t.s, f, j.progress, t.self) }
 	}
 	return actor.PropsFromProducer(produce, flat, actor.WithMailbox(rt.NewMailbox(rt.MailboxOptions{Size: messageSize, Registry: t.s.Registry})))
 }
@@ -255,209 +267,4 @@ func (t *transfersActor) wait(w work) *delay {
 	d.until = time.Now().Add(d.pause/2 + rand.N(d.pause))
 	d.pause = min(2*d.pause, transferPauseMax)
 	return d
-}
-
-// transferActor runs one transfer. Batches are named by their number, and other
-// messages say in what state they are awaited.
-type transferActor struct {
-	s        *Services
-	at       slot
-	parent   *actor.PID
-	self     *actor.PID
-	transfer *transfer.Transfer
-	cursor   []byte // the next read begins here
-	batch    []hint
-	needs    transfer.Batch
-	bytes    int // of the batch
-	timer    *rt.Timer
-	ended    bool
-}
-
-// batchRead is the outcome of a read of the store that by asked for: an earlier
-// transfer of the same partition and node has had the same name.
-type batchRead struct {
-	by    *transferActor
-	hints []hint
-	next  []byte
-	bytes int
-	err   error
-}
-
-// batchDue ends the wait for a batch; batchPause is the end of a pause.
-type (
-	batchDue   struct{ state transfer.State }
-	batchPause struct{}
-)
-
-// ringChanged: what was offered is not dropped, but offered again.
-type ringChanged struct{}
-
-func newTransfer(s *Services, at slot, given bool, parent *actor.PID) *transferActor {
-	lower, _ := vnode.HintRange(at.node, at.partition)
-	if at.node == "" {
-		lower, _ = vnode.ObjectRange(at.partition)
-	}
-	// An answer to an earlier transfer, perhaps of before a restart of this node,
-	// finds this one under its name, so numbers are not used twice.
-	return &transferActor{s: s, at: at, parent: parent, transfer: transfer.New(at.node, rand.Uint64()>>1, given), cursor: lower}
-}
-
-// Receive translates messages to events.
-func (a *transferActor) Receive(ctx actor.Context) {
-	switch m := ctx.Message().(type) {
-	case *actor.Started:
-		a.self = ctx.Self()
-		a.run(ctx, a.transfer.Start())
-	case *batchRead:
-		a.read(ctx, m)
-	case *batchPause:
-		a.fetch()
-	case *messages.HandoffReply:
-		a.step(ctx, transfer.Confirmed{Node: from(ctx), Batch: m.GetBatch()})
-	case *messages.Failure:
-		a.refused(ctx, m)
-	case *link.Undelivered:
-		if r, ok := m.Message.(*messages.HandoffRequest); ok {
-			a.step(ctx, transfer.Failed{Node: target(m), Batch: r.GetBatch(), Unreachable: m.Reason == link.NotConnected, Reason: m.Reason.String()})
-		}
-	case *hintsDropped:
-		a.step(ctx, transfer.Dropped{Kept: m.kept})
-	case *batchDue:
-		if a.transfer.State() == m.state {
-			a.step(ctx, transfer.Broken{Reason: fmt.Sprintf("no answer within %v while %v", transferTimeout, m.state)})
-		}
-	case *ringChanged:
-		a.step(ctx, transfer.Broken{Reason: "the ring has changed"})
-	case *actor.DeadLetterResponse:
-		a.step(ctx, transfer.Broken{Reason: "this node's own vnode has stopped"})
-	case *actor.Stopping:
-		a.timer.Stop()
-		a.tell(ctx, transfer.Outcome{Reason: "stopped"})
-	}
-}
-
-// refused takes a failure: of this node's vnode it ends the transfer; of a
-// receiver it says that this one has not the batch.
-func (a *transferActor) refused(ctx actor.Context, f *messages.Failure) {
-	if from(ctx) == a.s.Self {
-		a.step(ctx, transfer.Broken{Reason: f.Error()})
-		return
-	}
-	a.step(ctx, transfer.Failed{Node: from(ctx), Batch: a.transfer.Number(), Reason: f.Error()})
-}
-
-func (a *transferActor) step(ctx actor.Context, e transfer.Event) { a.run(ctx, a.transfer.Step(e)) }
-
-func (a *transferActor) run(ctx actor.Context, effects []transfer.Effect) {
-	var request *link.Shared
-	for _, e := range effects {
-		switch e := e.(type) {
-		case transfer.ReadNext:
-			a.pace()
-		case transfer.Offer:
-			if request == nil {
-				request = link.Share(a.request(e.Batch))
-				a.arm(&batchDue{transfer.Confirming}, transferTimeout)
-			}
-			a.offer(ctx, e.Node, request)
-		case transfer.Drop:
-			a.drop(ctx)
-		case transfer.Finish:
-			a.tell(ctx, e.Outcome)
-			ctx.Stop(ctx.Self())
-		}
-	}
-}
-
-// drop has the vnode drop the batch, if the ring is still as it was when it was
-// offered: new replicas may not have been among those who confirmed it.
-func (a *transferActor) drop(ctx actor.Context) {
-	if !sameNeeds(a.needs, a.s.needs(a.at.partition, a.batch)) {
-		ctx.Send(a.self, &ringChanged{})
-		return
-	}
-	a.arm(&batchDue{transfer.Dropping}, transferTimeout)
-	ctx.Request(on(a.s.Self, vnodeName(a.at.partition)), &dropHints{hints: a.batch})
-}
-
-// offer sends the batch to a replica. One that is not worth asking could not be
-// reached: a disk that hangs must not keep others from what is theirs.
-func (a *transferActor) offer(ctx actor.Context, node dynamo.NodeID, request *link.Shared) {
-	to := on(node, vnodeName(a.at.partition))
-	if node != a.at.node && !a.s.reachable(node) {
-		ctx.Send(a.self, &link.Undelivered{Target: to, Message: request.Message(), Reason: link.NotConnected})
-		return
-	}
-	ctx.Request(to, request.For(a.s.System, to))
-}
-
-func (a *transferActor) arm(m any, d time.Duration) {
-	a.timer.Stop()
-	a.timer = a.s.Wheel.Send(a.self, m, d)
-}
-
-// tell says how it ended, once.
-func (a *transferActor) tell(ctx actor.Context, o transfer.Outcome) {
-	if !a.ended {
-		a.ended = true
-		ctx.Request(a.parent, &transferEnded{at: a.at, outcome: o})
-	}
-}
-
-func (a *transferActor) request(number uint64) *messages.HandoffRequest {
-	m := &messages.HandoffRequest{
-		Partition: uint32(a.at.partition), Batch: number, N: uint32(vnode.ObjectN(a.batch[0].object)), TimeoutMs: uint32(transferTimeout.Milliseconds()),
-	}
-	for i := range a.batch {
-		h := &a.batch[i]
-		if len(h.encoded) == 0 {
-			continue
-		}
-		_, key, _ := vnode.ParseObjectKey(h.object)
-		m.Records = append(m.Records, &messages.HandoffRecord{Bucket: []byte(key.Bucket), Key: []byte(key.Name), Record: h.encoded})
-	}
-	return m
-}
-
-// pace fetches the next batch when the rate allows what the last one took.
-func (a *transferActor) pace() {
-	pause := time.Duration(a.bytes) * time.Second / transferRate
-	if a.bytes = 0; pause < time.Millisecond {
-		a.fetch()
-		return
-	}
-	a.arm(&batchPause{}, pause)
-}
-
-// fetch reads the next batch on the pool of readers.
-func (a *transferActor) fetch() {
-	a.arm(&batchDue{transfer.Reading}, transferTimeout) // a read that panics says nothing
-	self, root, s, at, cursor := a.self, a.s.System.Root, a.s, a.at, a.cursor
-	submitted := s.Readers.Submit(func() {
-		m := s.readBatch(at, cursor)
-		m.by = a
-		root.Send(self, m)
-	})
-	if !submitted {
-		a.arm(&batchPause{}, transferPause)
-	}
-}
-
-// read offers what was read. Once it was offered, nothing may take its place: what
-// is dropped is what lies here.
-func (a *transferActor) read(ctx actor.Context, m *batchRead) {
-	if m.by != a || a.transfer.State() != transfer.Reading {
-		return
-	}
-	if m.err != nil {
-		a.step(ctx, transfer.Broken{Reason: m.err.Error()})
-		return
-	}
-	a.batch, a.cursor, a.bytes = m.hints, m.next, m.bytes
-	b := transfer.Batch{Size: len(m.hints)}
-	if b.Size > 0 {
-		b = a.s.needs(a.at.partition, m.hints)
-	}
-	a.needs = b
-	a.step(ctx, transfer.Read{Batch: b})
 }

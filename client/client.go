@@ -190,6 +190,23 @@ func (c *Client) connected(ctx context.Context) (string, error) {
 	}
 }
 
+// connectedTo waits for a node to be connected.
+func (c *Client) connectedTo(ctx context.Context, node string) error {
+	for {
+		up, changed := c.routes.isUp(node)
+		if up {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return &Error{Kind: ErrUnavailable, Node: node, Text: "it cannot be reached", Cause: ctx.Err()}
+		case <-c.closed:
+			return ErrClosed
+		}
+	}
+}
+
 // pause waits, or returns why it did not: ErrClosed, or the error of ctx.
 func (c *Client) pause(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)

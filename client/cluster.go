@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -120,4 +121,67 @@ func toStatus(node string, r *messages.ClusterReply) (ClusterStatus, error) {
 		out.Nodes = append(out.Nodes, NodeStatus{Row: row, Reachable: n.GetReachable(), Slow: n.GetSlow()})
 	}
 	return out, nil
+}
+
+// Transfer is one thing that a node has to move.
+type Transfer struct {
+	// Node has to do it.
+	Node      string
+	Partition int
+	// Kind is fill (of what the node lacks), hints (for For), or misplaced (what
+	// belongs to others).
+	Kind, For string
+	// Running says that it is under way, for Took by now.
+	Running        bool
+	Took           time.Duration
+	Records, Bytes uint64
+	// Remaining is how many records are left, where that is known.
+	Remaining uint64
+	// Problem is why it did not end the last time, Retry when it is tried again.
+	Problem string
+	Retry   time.Duration
+}
+
+// Transfers asks every member what it has to move. Members that do not answer are in
+// the error; the others' answers are there all the same.
+func (c *Cluster) Transfers(ctx context.Context) ([]Transfer, error) {
+	status, err := c.Status(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.client.Ready(ctx); err != nil { // it knows where the others are
+		return nil, err
+	}
+	var out []Transfer
+	var problems error
+	for _, n := range status.Nodes {
+		more, err := c.transfersOf(ctx, string(n.Node))
+		out, problems = append(out, more...), errors.Join(problems, err)
+	}
+	return out, problems
+}
+
+func (c *Cluster) transfersOf(ctx context.Context, node string) ([]Transfer, error) {
+	if err := c.client.connectedTo(ctx, node); err != nil {
+		return nil, err
+	}
+	reply, err := c.client.ask(ctx, node, messages.TargetTransfers, &messages.TransfersRequest{TimeoutMs: 1000})
+	if err != nil {
+		return nil, &Error{Kind: ErrUnavailable, Node: node, Text: "no answer", Cause: err}
+	}
+	switch r := reply.message.(type) {
+	case *messages.Failure:
+		return nil, fromFailure(node, r)
+	case *messages.TransfersReply:
+		var out []Transfer
+		for _, x := range r.GetTransfers() {
+			out = append(out, Transfer{
+				Node: node, Partition: int(x.GetPartition()), Kind: x.GetKind(), For: x.GetNode(), Running: x.GetRunning(),
+				Took: time.Duration(x.GetRunningMs()) * time.Millisecond, Records: x.GetRecords(), Bytes: x.GetBytes(),
+				Remaining: x.GetRemaining(), Problem: x.GetProblem(), Retry: time.Duration(x.GetRetryMs()) * time.Millisecond,
+			})
+		}
+		return out, nil
+	}
+	return nil, &Error{Kind: ErrInternal, Node: node, Text: fmt.Sprintf("unexpected answer %T", reply.message)}
 }

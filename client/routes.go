@@ -89,6 +89,14 @@ func (r *routes) any() (string, <-chan struct{}) {
 	return nodes[rand.N(len(nodes))], nil
 }
 
+// isUp reports whether a node is connected, and a channel that is closed when one
+// comes up.
+func (r *routes) isUp(node string) (bool, <-chan struct{}) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.up[node], r.changed
+}
+
 // order lists the connected nodes to send a request to, best first: the one
 // that the context names, the primaries in the order of the preference list,
 // then the others, which pass the request on. The first primary comes first

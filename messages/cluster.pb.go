@@ -1060,6 +1060,225 @@ func (x *ClusterReply) GetNodes() []*NodeState {
 	return nil
 }
 
+// TransfersRequest asks a node what moves to and from it.
+type TransfersRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	TimeoutMs     uint32                 `protobuf:"varint,1,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransfersRequest) Reset() {
+	*x = TransfersRequest{}
+	mi := &file_messages_cluster_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransfersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransfersRequest) ProtoMessage() {}
+
+func (x *TransfersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_cluster_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransfersRequest.ProtoReflect.Descriptor instead.
+func (*TransfersRequest) Descriptor() ([]byte, []int) {
+	return file_messages_cluster_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *TransfersRequest) GetTimeoutMs() uint32 {
+	if x != nil {
+		return x.TimeoutMs
+	}
+	return 0
+}
+
+type TransfersReply struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Transfers []*TransferState       `protobuf:"bytes,1,rep,name=transfers,proto3" json:"transfers,omitempty"`
+	// How much work waits, listed or not.
+	Waiting       uint32 `protobuf:"varint,2,opt,name=waiting,proto3" json:"waiting,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransfersReply) Reset() {
+	*x = TransfersReply{}
+	mi := &file_messages_cluster_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransfersReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransfersReply) ProtoMessage() {}
+
+func (x *TransfersReply) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_cluster_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransfersReply.ProtoReflect.Descriptor instead.
+func (*TransfersReply) Descriptor() ([]byte, []int) {
+	return file_messages_cluster_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *TransfersReply) GetTransfers() []*TransferState {
+	if x != nil {
+		return x.Transfers
+	}
+	return nil
+}
+
+func (x *TransfersReply) GetWaiting() uint32 {
+	if x != nil {
+		return x.Waiting
+	}
+	return 0
+}
+
+// TransferState is one thing that a node has to move.
+type TransferState struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Partition uint32                 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
+	// fill, hints or misplaced.
+	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	// Whom hints are for.
+	Node      string `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
+	Running   bool   `protobuf:"varint,4,opt,name=running,proto3" json:"running,omitempty"`
+	Records   uint64 `protobuf:"varint,5,opt,name=records,proto3" json:"records,omitempty"`
+	Bytes     uint64 `protobuf:"varint,6,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	RunningMs uint32 `protobuf:"varint,7,opt,name=running_ms,json=runningMs,proto3" json:"running_ms,omitempty"`
+	// Records that are left, where that is known.
+	Remaining uint64 `protobuf:"varint,8,opt,name=remaining,proto3" json:"remaining,omitempty"`
+	// Why it did not end the last time, and when it is tried again.
+	Problem       string `protobuf:"bytes,9,opt,name=problem,proto3" json:"problem,omitempty"`
+	RetryMs       uint32 `protobuf:"varint,10,opt,name=retry_ms,json=retryMs,proto3" json:"retry_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferState) Reset() {
+	*x = TransferState{}
+	mi := &file_messages_cluster_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferState) ProtoMessage() {}
+
+func (x *TransferState) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_cluster_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferState.ProtoReflect.Descriptor instead.
+func (*TransferState) Descriptor() ([]byte, []int) {
+	return file_messages_cluster_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *TransferState) GetPartition() uint32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *TransferState) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *TransferState) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *TransferState) GetRunning() bool {
+	if x != nil {
+		return x.Running
+	}
+	return false
+}
+
+func (x *TransferState) GetRecords() uint64 {
+	if x != nil {
+		return x.Records
+	}
+	return 0
+}
+
+func (x *TransferState) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *TransferState) GetRunningMs() uint32 {
+	if x != nil {
+		return x.RunningMs
+	}
+	return 0
+}
+
+func (x *TransferState) GetRemaining() uint64 {
+	if x != nil {
+		return x.Remaining
+	}
+	return 0
+}
+
+func (x *TransferState) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+func (x *TransferState) GetRetryMs() uint32 {
+	if x != nil {
+		return x.RetryMs
+	}
+	return 0
+}
+
 // NodeState is what the node that was asked knows of another one.
 type NodeState struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1073,7 +1292,7 @@ type NodeState struct {
 
 func (x *NodeState) Reset() {
 	*x = NodeState{}
-	mi := &file_messages_cluster_proto_msgTypes[15]
+	mi := &file_messages_cluster_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1085,7 +1304,7 @@ func (x *NodeState) String() string {
 func (*NodeState) ProtoMessage() {}
 
 func (x *NodeState) ProtoReflect() protoreflect.Message {
-	mi := &file_messages_cluster_proto_msgTypes[15]
+	mi := &file_messages_cluster_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1098,7 +1317,7 @@ func (x *NodeState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeState.ProtoReflect.Descriptor instead.
 func (*NodeState) Descriptor() ([]byte, []int) {
-	return file_messages_cluster_proto_rawDescGZIP(), []int{15}
+	return file_messages_cluster_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *NodeState) GetRow() *NodeRow {
@@ -1211,7 +1430,26 @@ const file_messages_cluster_proto_rawDesc = "" +
 	"timeout_ms\x18\x05 \x01(\rR\ttimeoutMs\"{\n" +
 	"\fClusterReply\x127\n" +
 	"\bdocument\x18\x01 \x01(\v2\x1b.dynactor.messages.DocumentR\bdocument\x122\n" +
-	"\x05nodes\x18\x02 \x03(\v2\x1c.dynactor.messages.NodeStateR\x05nodes\"k\n" +
+	"\x05nodes\x18\x02 \x03(\v2\x1c.dynactor.messages.NodeStateR\x05nodes\"1\n" +
+	"\x10TransfersRequest\x12\x1d\n" +
+	"\n" +
+	"timeout_ms\x18\x01 \x01(\rR\ttimeoutMs\"j\n" +
+	"\x0eTransfersReply\x12>\n" +
+	"\ttransfers\x18\x01 \x03(\v2 .dynactor.messages.TransferStateR\ttransfers\x12\x18\n" +
+	"\awaiting\x18\x02 \x01(\rR\awaiting\"\x91\x02\n" +
+	"\rTransferState\x12\x1c\n" +
+	"\tpartition\x18\x01 \x01(\rR\tpartition\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04node\x18\x03 \x01(\tR\x04node\x12\x18\n" +
+	"\arunning\x18\x04 \x01(\bR\arunning\x12\x18\n" +
+	"\arecords\x18\x05 \x01(\x04R\arecords\x12\x14\n" +
+	"\x05bytes\x18\x06 \x01(\x04R\x05bytes\x12\x1d\n" +
+	"\n" +
+	"running_ms\x18\a \x01(\rR\trunningMs\x12\x1c\n" +
+	"\tremaining\x18\b \x01(\x04R\tremaining\x12\x18\n" +
+	"\aproblem\x18\t \x01(\tR\aproblem\x12\x19\n" +
+	"\bretry_ms\x18\n" +
+	" \x01(\rR\aretryMs\"k\n" +
 	"\tNodeState\x12,\n" +
 	"\x03row\x18\x01 \x01(\v2\x1a.dynactor.messages.NodeRowR\x03row\x12\x1c\n" +
 	"\treachable\x18\x02 \x01(\bR\treachable\x12\x12\n" +
@@ -1229,56 +1467,60 @@ func file_messages_cluster_proto_rawDescGZIP() []byte {
 	return file_messages_cluster_proto_rawDescData
 }
 
-var file_messages_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_messages_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_messages_cluster_proto_goTypes = []any{
-	(*IdentityRequest)(nil), // 0: dynactor.messages.IdentityRequest
-	(*IdentityReply)(nil),   // 1: dynactor.messages.IdentityReply
-	(*Ballot)(nil),          // 2: dynactor.messages.Ballot
-	(*Vote)(nil),            // 3: dynactor.messages.Vote
-	(*RegisterRequest)(nil), // 4: dynactor.messages.RegisterRequest
-	(*RegisterReply)(nil),   // 5: dynactor.messages.RegisterReply
-	(*RegisterState)(nil),   // 6: dynactor.messages.RegisterState
-	(*NodeRow)(nil),         // 7: dynactor.messages.NodeRow
-	(*GossipRequest)(nil),   // 8: dynactor.messages.GossipRequest
-	(*GossipReply)(nil),     // 9: dynactor.messages.GossipReply
-	(*DocumentNews)(nil),    // 10: dynactor.messages.DocumentNews
-	(*JoinRequest)(nil),     // 11: dynactor.messages.JoinRequest
-	(*JoinReply)(nil),       // 12: dynactor.messages.JoinReply
-	(*ClusterRequest)(nil),  // 13: dynactor.messages.ClusterRequest
-	(*ClusterReply)(nil),    // 14: dynactor.messages.ClusterReply
-	(*NodeState)(nil),       // 15: dynactor.messages.NodeState
-	(*Document)(nil),        // 16: dynactor.messages.Document
-	(*Change)(nil),          // 17: dynactor.messages.Change
-	(*Bucket)(nil),          // 18: dynactor.messages.Bucket
+	(*IdentityRequest)(nil),  // 0: dynactor.messages.IdentityRequest
+	(*IdentityReply)(nil),    // 1: dynactor.messages.IdentityReply
+	(*Ballot)(nil),           // 2: dynactor.messages.Ballot
+	(*Vote)(nil),             // 3: dynactor.messages.Vote
+	(*RegisterRequest)(nil),  // 4: dynactor.messages.RegisterRequest
+	(*RegisterReply)(nil),    // 5: dynactor.messages.RegisterReply
+	(*RegisterState)(nil),    // 6: dynactor.messages.RegisterState
+	(*NodeRow)(nil),          // 7: dynactor.messages.NodeRow
+	(*GossipRequest)(nil),    // 8: dynactor.messages.GossipRequest
+	(*GossipReply)(nil),      // 9: dynactor.messages.GossipReply
+	(*DocumentNews)(nil),     // 10: dynactor.messages.DocumentNews
+	(*JoinRequest)(nil),      // 11: dynactor.messages.JoinRequest
+	(*JoinReply)(nil),        // 12: dynactor.messages.JoinReply
+	(*ClusterRequest)(nil),   // 13: dynactor.messages.ClusterRequest
+	(*ClusterReply)(nil),     // 14: dynactor.messages.ClusterReply
+	(*TransfersRequest)(nil), // 15: dynactor.messages.TransfersRequest
+	(*TransfersReply)(nil),   // 16: dynactor.messages.TransfersReply
+	(*TransferState)(nil),    // 17: dynactor.messages.TransferState
+	(*NodeState)(nil),        // 18: dynactor.messages.NodeState
+	(*Document)(nil),         // 19: dynactor.messages.Document
+	(*Change)(nil),           // 20: dynactor.messages.Change
+	(*Bucket)(nil),           // 21: dynactor.messages.Bucket
 }
 var file_messages_cluster_proto_depIdxs = []int32{
-	16, // 0: dynactor.messages.IdentityReply.document:type_name -> dynactor.messages.Document
+	19, // 0: dynactor.messages.IdentityReply.document:type_name -> dynactor.messages.Document
 	2,  // 1: dynactor.messages.Vote.ballot:type_name -> dynactor.messages.Ballot
-	16, // 2: dynactor.messages.Vote.document:type_name -> dynactor.messages.Document
+	19, // 2: dynactor.messages.Vote.document:type_name -> dynactor.messages.Document
 	2,  // 3: dynactor.messages.RegisterRequest.ballot:type_name -> dynactor.messages.Ballot
-	16, // 4: dynactor.messages.RegisterRequest.document:type_name -> dynactor.messages.Document
+	19, // 4: dynactor.messages.RegisterRequest.document:type_name -> dynactor.messages.Document
 	2,  // 5: dynactor.messages.RegisterReply.ballot:type_name -> dynactor.messages.Ballot
 	2,  // 6: dynactor.messages.RegisterReply.later:type_name -> dynactor.messages.Ballot
 	3,  // 7: dynactor.messages.RegisterReply.vote:type_name -> dynactor.messages.Vote
-	16, // 8: dynactor.messages.RegisterReply.document:type_name -> dynactor.messages.Document
+	19, // 8: dynactor.messages.RegisterReply.document:type_name -> dynactor.messages.Document
 	2,  // 9: dynactor.messages.RegisterState.promised:type_name -> dynactor.messages.Ballot
 	3,  // 10: dynactor.messages.RegisterState.vote:type_name -> dynactor.messages.Vote
 	7,  // 11: dynactor.messages.GossipRequest.rows:type_name -> dynactor.messages.NodeRow
-	16, // 12: dynactor.messages.GossipRequest.document:type_name -> dynactor.messages.Document
+	19, // 12: dynactor.messages.GossipRequest.document:type_name -> dynactor.messages.Document
 	7,  // 13: dynactor.messages.GossipReply.rows:type_name -> dynactor.messages.NodeRow
-	16, // 14: dynactor.messages.GossipReply.document:type_name -> dynactor.messages.Document
-	16, // 15: dynactor.messages.DocumentNews.document:type_name -> dynactor.messages.Document
+	19, // 14: dynactor.messages.GossipReply.document:type_name -> dynactor.messages.Document
+	19, // 15: dynactor.messages.DocumentNews.document:type_name -> dynactor.messages.Document
 	1,  // 16: dynactor.messages.JoinRequest.candidate:type_name -> dynactor.messages.IdentityReply
-	17, // 17: dynactor.messages.ClusterRequest.change:type_name -> dynactor.messages.Change
-	18, // 18: dynactor.messages.ClusterRequest.bucket:type_name -> dynactor.messages.Bucket
-	16, // 19: dynactor.messages.ClusterReply.document:type_name -> dynactor.messages.Document
-	15, // 20: dynactor.messages.ClusterReply.nodes:type_name -> dynactor.messages.NodeState
-	7,  // 21: dynactor.messages.NodeState.row:type_name -> dynactor.messages.NodeRow
-	22, // [22:22] is the sub-list for method output_type
-	22, // [22:22] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	20, // 17: dynactor.messages.ClusterRequest.change:type_name -> dynactor.messages.Change
+	21, // 18: dynactor.messages.ClusterRequest.bucket:type_name -> dynactor.messages.Bucket
+	19, // 19: dynactor.messages.ClusterReply.document:type_name -> dynactor.messages.Document
+	18, // 20: dynactor.messages.ClusterReply.nodes:type_name -> dynactor.messages.NodeState
+	17, // 21: dynactor.messages.TransfersReply.transfers:type_name -> dynactor.messages.TransferState
+	7,  // 22: dynactor.messages.NodeState.row:type_name -> dynactor.messages.NodeRow
+	23, // [23:23] is the sub-list for method output_type
+	23, // [23:23] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_messages_cluster_proto_init() }
@@ -1293,7 +1535,7 @@ func file_messages_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_messages_cluster_proto_rawDesc), len(file_messages_cluster_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -43,6 +43,7 @@ const (
 	TargetTransfer    = "transfer/"
 	TargetFill        = "fill/"
 	TargetDetector    = "detector"
+	TargetTransfers   = "transfers"
 )
 
 // Info says what a message type is.
@@ -100,6 +101,8 @@ var table = [...]Info{
 	28: {Name: "JoinReply", FromNode: []string{TargetMembership}, make: func() proto.Message { return new(JoinReply) }},
 	29: {Name: "ClusterRequest", Request: true, FromClient: []string{TargetMembership}, make: func() proto.Message { return new(ClusterRequest) }},
 	30: {Name: "ClusterReply", FromNode: []string{TargetClient}, make: func() proto.Message { return new(ClusterReply) }},
+	31: {Name: "TransfersRequest", Request: true, FromClient: []string{TargetTransfers}, make: func() proto.Message { return new(TransfersRequest) }},
+	32: {Name: "TransfersReply", FromNode: []string{TargetClient}, make: func() proto.Message { return new(TransfersReply) }},
 }
 
 func init() {
@@ -171,6 +174,10 @@ func NumberOf(m any) (Number, bool) {
 		return 29, true
 	case *ClusterReply:
 		return 30, true
+	case *TransfersRequest:
+		return 31, true
+	case *TransfersReply:
+		return 32, true
 	}
 	return 0, false
 }
@@ -263,3 +270,6 @@ func (x *JoinRequest) SetTimeoutMs(ms uint32) { x.TimeoutMs = ms }
 
 // SetTimeoutMs lowers the time left; the link does so on receipt.
 func (x *ClusterRequest) SetTimeoutMs(ms uint32) { x.TimeoutMs = ms }
+
+// SetTimeoutMs lowers the time left; the link does so on receipt.
+func (x *TransfersRequest) SetTimeoutMs(ms uint32) { x.TimeoutMs = ms }

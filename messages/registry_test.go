@@ -14,7 +14,7 @@ import (
 var parts = map[protoreflect.Name]bool{
 	"Quorum": true, "Value": true, "Address": true, "Document": true, "Member": true, "Ring": true, "ReplicaList": true, "Bucket": true,
 	"HandoffRecord": true, "FillKey": true, "FillDigest": true, "Movement": true, "Switch": true, "Fill": true, "Change": true,
-	"Ballot": true, "Vote": true, "RegisterState": true, "NodeRow": true, "NodeState": true,
+	"Ballot": true, "Vote": true, "RegisterState": true, "NodeRow": true, "NodeState": true, "TransferState": true,
 }
 
 // TestEveryMessageHasItsNumber: what is generated is in the table or a part of
@@ -130,11 +130,13 @@ node    DocumentNews     -> membership
 node    JoinRequest      -> membership
 node    JoinReply        -> membership
 node    ClusterReply     -> client/1
+node    TransfersReply   -> client/1
 client  GetRequest       -> coordinator
 client  PutRequest       -> coordinator
 client  RingRequest      -> membership
 client  KeysRequest      -> vnode/1
 client  ClusterRequest   -> membership
+client  TransfersRequest -> transfers
 `
 	targets := []string{
 		"coordinator", "vnode/1", "get/1", "put/1", "forward/1", "membership", "client/1", "node", "transfer/1", "fill/1", "detector", "transfers", "vnodes", "links", "links/n1", "",

@@ -17,18 +17,19 @@ import (
 // clusterCmd are the operator's commands. Changes are staged, looked at (plan),
 // and committed together.
 type clusterCmd struct {
-	Status      clusterStatusCmd   `cmd:"" help:"Say how the cluster is: members, movement, what is staged."`
-	Members     clusterMembersCmd  `cmd:"" help:"List the members."`
-	Ring        clusterRingCmd     `cmd:"" help:"List the partitions and who holds them."`
-	Join        clusterJoinCmd     `cmd:"" help:"Have a node that is in no cluster (--node) ask to be staged once more."`
-	Leave       clusterLeaveCmd    `cmd:"" help:"Stage a member to hand over what it holds and leave."`
-	Remove      clusterRemoveCmd   `cmd:"" help:"Stage the removal of a member that is dead for good."`
-	Replace     clusterReplaceCmd  `cmd:"" help:"Stage a node that is staged to join to take a member's places."`
-	SetCapacity clusterCapacityCmd `cmd:"" help:"Stage another capacity of a member."`
-	SetZone     clusterZoneCmd     `cmd:"" help:"Stage another zone of a member."`
-	Plan        clusterPlanCmd     `cmd:"" help:"Show what a commit of the staged changes would do."`
-	Commit      clusterCommitCmd   `cmd:"" help:"Make the staged changes."`
-	Clear       clusterClearCmd    `cmd:"" help:"Drop the staged changes."`
+	Status      clusterStatusCmd    `cmd:"" help:"Say how the cluster is: members, movement, what is staged."`
+	Members     clusterMembersCmd   `cmd:"" help:"List the members."`
+	Ring        clusterRingCmd      `cmd:"" help:"List the partitions and who holds them."`
+	Transfers   clusterTransfersCmd `cmd:"" help:"List what nodes have to move, with rate, what is left, last error and next try."`
+	Join        clusterJoinCmd      `cmd:"" help:"Have a node that is in no cluster (--node) ask to be staged once more."`
+	Leave       clusterLeaveCmd     `cmd:"" help:"Stage a member to hand over what it holds and leave."`
+	Remove      clusterRemoveCmd    `cmd:"" help:"Stage the removal of a member that is dead for good."`
+	Replace     clusterReplaceCmd   `cmd:"" help:"Stage a node that is staged to join to take a member's places."`
+	SetCapacity clusterCapacityCmd  `cmd:"" help:"Stage another capacity of a member."`
+	SetZone     clusterZoneCmd      `cmd:"" help:"Stage another zone of a member."`
+	Plan        clusterPlanCmd      `cmd:"" help:"Show what a commit of the staged changes would do."`
+	Commit      clusterCommitCmd    `cmd:"" help:"Make the staged changes."`
+	Clear       clusterClearCmd     `cmd:"" help:"Drop the staged changes."`
 }
 
 // operator are the flags of all of them.
@@ -97,7 +98,9 @@ func (c *clusterStatusCmd) Run(s *streams) error {
 	})
 }
 
-func statusOf(ctx context.Context, cl *client.Cluster) (client.ClusterStatus, error) { return cl.Status(ctx) }
+func statusOf(ctx context.Context, cl *client.Cluster) (client.ClusterStatus, error) {
+	return cl.Status(ctx)
+}
 
 // showMovement says how far the ring is on its way to the next one.
 func showMovement(w io.Writer, d *member.Document) {
@@ -346,4 +349,3 @@ func writeJSON(w io.Writer, v any) error {
 	e.SetEscapeHTML(false)
 	return e.Encode(v)
 }
-
