@@ -208,7 +208,7 @@ func (c *coordinatorActor) spawnPut(ctx actor.Context, p plan, m *messages.PutRe
 	if err != nil {
 		return err
 	}
-	if c.coordinates(p) {
+	if p.prepared != nil || c.coordinates(p) {
 		a, err := newPut(c.s, p, put)
 		if err != nil {
 			return err

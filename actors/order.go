@@ -29,6 +29,8 @@ type order struct {
 	// and may still appear.
 	round     int
 	attempted bool
+	// prepared is what the write has made then.
+	prepared *request.Prepared
 }
 
 // rounds is how often a request is planned at most. Each time the document is newer,
@@ -48,10 +50,11 @@ func (o *order) verdict(f *messages.Failure) *messages.Failure {
 }
 
 // repeats reports whether the request may be carried out again after one more round.
-// Without an id nobody would recognise the write that was made.
+// A write that was made goes on with what it made; if that is not known, somebody must
+// recognise it by its id.
 func (o *order) repeats(attempted bool) bool {
 	put, write := o.request.(*messages.PutRequest)
-	return o.round+1 < rounds && (!write || !attempted || len(put.GetRequestId()) > 0)
+	return o.round+1 < rounds && (!write || !attempted || o.prepared != nil || len(put.GetRequestId()) > 0)
 }
 
 // after is the request as it is to be planned after some time, with what is left of

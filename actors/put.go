@@ -31,7 +31,7 @@ type putActor struct {
 func newPut(s *Services, p plan, write messages.Put) (*putActor, error) {
 	put, err := request.NewPut(request.PutConfig{
 		Key: p.key, Partition: p.partition, Params: p.params, Durability: p.properties.Durability, Candidates: p.candidates,
-		Also: p.also, Local: s.Self,
+		Also: p.also, Local: s.Self, Resume: p.prepared,
 	})
 	return &putActor{exchange: exchange{s: s, plan: p}, put: put, write: write}, err
 }
@@ -47,7 +47,9 @@ func (a *putActor) Receive(ctx actor.Context) {
 		a.run(ctx, a.put.Start())
 	case *prepared:
 		a.prepared = true
-		a.step(ctx, request.Prepared{Record: m.result.Stored.Record, Dot: m.result.Dot, Known: m.result.Known})
+		made := request.Prepared{Record: m.result.Stored.Record, Dot: m.result.Dot, Known: m.result.Known}
+		a.plan.prepared = &made
+		a.step(ctx, made)
 		a.checkLost(ctx)
 	case *durable:
 		a.step(ctx, request.Durable{From: a.s.Self})
@@ -96,7 +98,8 @@ func (a *putActor) run(ctx actor.Context, effects []request.Effect) {
 			ctx.Request(on(e.Replica.Node, vnodeName(a.plan.partition)), a.coordinate(e))
 		case request.Replicate:
 			a.replicated = time.Now()
-			ctx.Request(on(e.Replica.Node, vnodeName(a.plan.partition)), a.replication(e))
+			to := on(e.Replica.Node, vnodeName(a.plan.partition))
+			ctx.Request(to, a.replication(e).For(a.s.System, to))
 		case request.KeepHint:
 			ctx.Send(on(a.s.Self, vnodeName(a.plan.partition)), &keepHint{
 				key: a.plan.key, n: a.plan.params.N, position: a.plan.position.Bytes(), node: e.For, hintFor: a.s.standsFor(a.plan),

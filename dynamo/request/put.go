@@ -24,6 +24,10 @@ type PutConfig struct {
 	Also []dynamo.Replica
 	// Local is the node that runs this machine; it is one of the first N of a list.
 	Local dynamo.NodeID
+	// Resume, if set, is what an earlier plan of the same write has prepared: its
+	// record goes to the replicas of this one. No dot is made, so that nothing has to
+	// recognise the write, and Local counts for nothing.
+	Resume *Prepared
 }
 
 // Put coordinates one write. It is made by NewPut, and belongs to one
@@ -53,6 +57,10 @@ func NewPut(cfg PutConfig) (*Put, error) {
 			return nil, err
 		}
 	}
+	if cfg.Resume != nil {
+		p.cfg.Local, p.prepared = "", *cfg.Resume
+		return p, nil
+	}
 	if !slices.ContainsFunc(p.places.list[:p.places.once], func(x place) bool { return x.replica.Node == cfg.Local }) {
 		return nil, ErrNotOnList
 	}
@@ -76,7 +84,10 @@ func (p *Put) Start() []Effect {
 		return nil
 	}
 	if p.places.state() == quorum.Lost {
-		return p.finish(p.places.shortfall(false))
+		return p.finish(p.places.shortfall(p.cfg.Resume != nil))
+	}
+	if p.cfg.Resume != nil {
+		return p.replicate()
 	}
 	p.state = AwaitingDot
 	x := p.places.find(p.cfg.Local)
@@ -144,7 +155,9 @@ func (p *Put) replicate() []Effect {
 	p.state = AwaitingQuorum
 	for i := range p.places.once {
 		if p.places.list[i].replica.Node != p.cfg.Local {
-			p.send(p.places.take(nil), p.cfg.Durability == dynamo.DurabilityAll)
+			// Without a local disk another one has to be the one.
+			one := p.cfg.Resume != nil && i == 0 && p.cfg.Durability == dynamo.DurabilityOne
+			p.send(p.places.take(nil), one || p.cfg.Durability == dynamo.DurabilityAll)
 		}
 	}
 	p.emit(Arm{AwaitingQuorum, UntilRequestEnds})
@@ -263,8 +276,12 @@ func (p *Put) stop() []Effect {
 }
 
 // hint remembers the primaries for which nobody confirmed what was written,
-// neither they nor a fallback that keeps it for them (§ 4.6).
+// neither they nor a fallback that keeps it for them (§ 4.6). The local vnode keeps
+// that in mind; it has the record only if it has made it in this plan.
 func (p *Put) hint() {
+	if p.cfg.Resume != nil {
+		return
+	}
 	for i := range p.places.list {
 		owner := p.lacking(&p.places.list[i])
 		again := slices.ContainsFunc(p.places.list[:i], func(y place) bool { return p.lacking(&y) == owner })

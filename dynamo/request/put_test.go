@@ -292,3 +292,26 @@ func BenchmarkGet(b *testing.B) {
 		}
 	}
 }
+
+// TestResume: a write that was made by an earlier plan goes on with its record. No dot is
+// made, the node that runs it is a replica like the others, or none, and nobody is asked
+// to remember who lacks what.
+func TestResume(t *testing.T) {
+	made := prepared()
+	for d, want := range map[dynamo.Durability][2]string{
+		dynamo.DurabilityAll:  {"replicate a sync: a1 | a1=v", "replicate b sync: a1 | a1=v"},
+		dynamo.DurabilityOne:  {"replicate a sync: a1 | a1=v", "replicate b: a1 | a1=v"},
+		dynamo.DurabilityNone: {"replicate a: a1 | a1=v", "replicate b: a1 | a1=v"},
+	} {
+		p := newPut(t, PutConfig{Params: params(2, 1, 2, 0, 0), Durability: d, Candidates: replicas("a b"), Local: "z", Resume: &made})
+		expect(t, p, nil, want[0], want[1], "arm request for AwaitingQuorum")
+		expect(t, p, Durable{"b"})
+		expect(t, p, Durable{"a"}, "reply written by 2: a1 | a1=v", "stop")
+	}
+	p := newPut(t, PutConfig{Params: params(2, 1, 2, 0, 0), Candidates: replicas("a b"), Local: "a", Resume: &made})
+	start(p)
+	expect(t, p, Fail{From: "b", Reason: Stale}, "reply outdated by b, unknown", "stop")
+
+	p = newPut(t, PutConfig{Params: params(2, 1, 2, 0, 0), Candidates: replicas("a"), Local: "a", Resume: &made})
+	expect(t, p, nil, "reply unavailable, unknown: 0 of 2 answered", "stop")
+}
