@@ -39,6 +39,11 @@ type Client struct {
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup
 	closing sync.Once
+	// operator says which node operators' requests go to.
+	operator struct {
+		sync.Mutex
+		node string
+	}
 }
 
 // New starts a client. It connects in the background: requests wait for the
@@ -188,6 +193,18 @@ func (c *Client) connected(ctx context.Context) (string, error) {
 			return "", ErrClosed
 		}
 	}
+}
+
+// operated is the node that operators' requests go to.
+func (c *Client) operated(ctx context.Context) (string, error) {
+	c.operator.Lock()
+	defer c.operator.Unlock()
+	if up, _ := c.routes.isUp(c.operator.node); up {
+		return c.operator.node, nil
+	}
+	node, err := c.connected(ctx)
+	c.operator.node = node
+	return node, err
 }
 
 // connectedTo waits for a node to be connected.

@@ -11,7 +11,8 @@ import (
 )
 
 // Cluster is what operators do with a cluster (§ 4.8.1): they look at its members
-// and its ring, stage changes, and commit them. Each call asks one connected node.
+// and its ring, stage changes, and commit them. Calls ask one connected node, the same
+// one as long as it is there, so that an operator sees what it has changed.
 // A change is decided by a majority of the members; ErrUnavailable says that no
 // majority could be reached and nothing was changed, ErrUnknown that it may still
 // come into force.
@@ -84,7 +85,7 @@ func (c *Cluster) do(ctx context.Context, m *messages.ClusterRequest) (ClusterSt
 		ctx, cancel = context.WithTimeout(ctx, c.client.config.Timeout)
 		defer cancel()
 	}
-	node, err := c.client.connected(ctx)
+	node, err := c.client.operated(ctx)
 	if err != nil {
 		return ClusterStatus{}, err
 	}
