@@ -1,0 +1,118 @@
+package main
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// TestClusterCommands: an operator looks, stages, plans, commits and clears.
+func TestClusterCommands(t *testing.T) {
+	at := cluster(t)[:2] // one node to talk to, so that it has what was said before
+	with := func(args ...string) []string { return append(args, at...) }
+	shows := func(out string, want ...string) {
+		t.Helper()
+		for _, w := range want {
+			if !strings.Contains(out, w) {
+				t.Errorf("no %q in\n%s", w, out)
+			}
+		}
+	}
+	shows(must(t, "", with("cluster", "status")...), "MEMBER", "n1", "n2", "n3", "up", "Nothing moves.")
+	shows(must(t, "", with("cluster", "ring")...), "PARTITION", "settled")
+	shows(must(t, "", with("cluster", "transfers")...), "Nothing has to be moved.")
+	shows(must(t, "", with("cluster", "set-capacity", "n2", "3")...), "set-capacity n2 3", "node cluster plan")
+	shows(must(t, "", with("cluster", "set-zone", "n3", "east")...), "set-capacity n2 3", "set-zone n3 east")
+	shows(must(t, "", with("cluster", "leave", "n1")...), "leave n1")
+	shows(must(t, "", with("cluster", "plan")...), "staged: leave n1", "before", "gets", "warning: 2 members hold at most 2 replicas", "node cluster commit --version")
+	var plan struct {
+		Version uint64   `json:"version"`
+		Staged  []string `json:"staged"`
+		Members []share  `json:"members"`
+	}
+	if err := json.Unmarshal([]byte(must(t, "", with("cluster", "plan", "--json")...)), &plan); err != nil {
+		t.Fatal(err)
+	}
+	if len(plan.Members) != 3 || plan.Members[0].Before == 0 || plan.Members[0].After != 0 || !slices.Contains(plan.Staged, "leave n1") {
+		t.Errorf("plan %+v", plan)
+	}
+	shows(must(t, "", with("cluster", "clear")...), "Nothing is staged")
+	must(t, "", with("cluster", "set-capacity", "n2", "3")...)
+	shows(must(t, "", with("cluster", "commit")...), "Committed")
+	var status struct {
+		Members []memberJSON `json:"members"`
+		Staged  []string     `json:"staged"`
+	}
+	if err := json.Unmarshal([]byte(must(t, "", with("cluster", "members", "--json")...)), &status); err != nil {
+		t.Fatal(err)
+	}
+	if len(status.Members) != 3 || status.Members[1].Capacity != 3 || len(status.Staged) != 0 {
+		t.Errorf("status %+v", status)
+	}
+}
+
+// TestClusterRefusesNonsense with a clear error, and changes nothing.
+func TestClusterRefusesNonsense(t *testing.T) {
+	at := cluster(t)[:2]
+	before := must(t, "", append([]string{"cluster", "members", "--json"}, at...)...)
+	for _, c := range []struct {
+		args string
+		code int
+		want string
+	}{
+		{"cluster leave n9", exitFailed, "no such member: n9"},
+		{"cluster remove n9", exitFailed, "no such member: n9"},
+		{"cluster replace n1 n2", exitFailed, "can be replaced only by a node that is new"},
+		{"cluster replace n1 n9", exitFailed, "must be staged to join"},
+		{"cluster set-capacity n1 0", exitUsage, "allowed are 1 to"},
+		{"cluster set-capacity n9 1", exitFailed, "no such member: n9"},
+		{"cluster plan", exitFailed, "nothing is staged"},
+		{"cluster commit", exitFailed, "nothing is staged"},
+		{"cluster commit --version 77", exitFailed, "look at the plan again"},
+		{"cluster clear", exitFailed, "nothing is staged"},
+		{"cluster join", exitFailed, "is in the cluster"},
+		{"bucket set nosuch --w 1", exitFailed, "no such bucket"},
+		{"bucket create b --n 9", exitUsage, "n"},
+		{"bucket create b --durability some", exitUsage, "some"},
+		{"bucket create b --conflicts most", exitUsage, "most"},
+		{"bucket create b --w 4", exitUsage, "w"},
+		{"cluster leave", exitUsage, "expected"},
+	} {
+		r := node(t, "", append(strings.Fields(c.args), at...)...)
+		if r.code != c.code || !strings.Contains(r.err, c.want) {
+			t.Errorf("node %s: exit status %d, %q; want %d and %q", c.args, r.code, r.err, c.code, c.want)
+		}
+	}
+	if after := must(t, "", append([]string{"cluster", "members", "--json"}, at...)...); after != before {
+		t.Errorf("before %s\nafter %s", before, after)
+	}
+}
+
+// TestBucketCommands: a bucket is created, changed and listed; n and conflicts stay.
+func TestBucketCommands(t *testing.T) {
+	at := cluster(t)[:2]
+	with := func(args ...string) []string { return append(args, at...) }
+	must(t, "", with("bucket", "create", "sessions", "--conflicts", "lww", "--ttl", "30m", "--w", "1")...)
+	must(t, "", with("bucket", "set", "sessions", "--w", "2", "--pr", "1")...)
+	if r := node(t, "", with("bucket", "create", "sessions")...); r.code != exitFailed || !strings.Contains(r.err, "exists") {
+		t.Errorf("created twice: %d, %s", r.code, r.err)
+	}
+	var all []bucketJSON
+	if err := json.Unmarshal([]byte(must(t, "", with("bucket", "list", "--json")...)), &all); err != nil {
+		t.Fatal(err)
+	}
+	want := bucketJSON{Name: "sessions", N: 3, R: 2, W: 2, PR: 1, Durability: "all", Conflicts: "lww", TTLMillis: 1800000}
+	if !slices.Contains(all, want) {
+		t.Errorf("%+v", all)
+	}
+	// Data of before the creation would not be found with another n.
+	must(t, "", with("put", "--bucket", "old", "k", "v")...)
+	if r := node(t, "", with("bucket", "create", "old", "--n", "1")...); r.code != exitFailed || !strings.Contains(r.err, "has keys") {
+		t.Errorf("n of a bucket with keys: %d, %s", r.code, r.err)
+	}
+	must(t, "", with("bucket", "create", "old", "--w", "3")...)
+	if got := must(t, "", with("get", "--bucket", "old", "k")...); got != "v" {
+		t.Errorf("read %q", got)
+	}
+}
