@@ -39,7 +39,7 @@ func (d Document) Advance(facts map[dynamo.NodeID]Facts) (Document, bool) {
 			out, changed = p.Document, true
 		}
 	}
-	changed = out.depart(facts) || changed
+	changed = out.depart(&d, facts) || changed
 	if !changed {
 		return d, false
 	}
@@ -127,8 +127,10 @@ func (d *Document) promote() {
 	}
 }
 
-// depart lets those go that were leaving and keep nothing any more.
-func (d *Document) depart(facts map[dynamo.NodeID]Facts) bool {
+// depart lets those go that were leaving and keep nothing any more. What a member said
+// while it had a place in a ring counts for nothing: what it kept was its own then. So
+// it must have said so by the document in force, which now is, and no ring moves in it.
+func (d *Document) depart(now *Document, facts map[dynamo.NodeID]Facts) bool {
 	if d.Next != nil || d.Movement.Queued {
 		return false
 	}
@@ -139,7 +141,7 @@ func (d *Document) depart(facts map[dynamo.NodeID]Facts) bool {
 			continue
 		}
 		f := facts[m.ID]
-		if m.Removed || f.Idle && f.Store == m.Store && f.Target == d.Target() {
+		if m.Removed || now.Next == nil && f.Idle && f.Store == m.Store && f.Known >= now.Version {
 			m.Status, changed = Gone, true
 		}
 	}

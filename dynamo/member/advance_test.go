@@ -98,15 +98,35 @@ func TestFactsOfOthers(t *testing.T) {
 	if status(leaving, "a") != "leaving" || leaving.Next != nil {
 		t.Errorf("a is %s while it keeps data for others", status(leaving, "a"))
 	}
-	elsewhere := perfect(leaving)
-	f := elsewhere["a"]
-	f.Target--
-	elsewhere["a"] = f
-	if next, changed := leaving.Advance(elsewhere); changed {
-		t.Errorf("a was idle by another ring, and is %s", status(next, "a"))
+	before := perfect(leaving)
+	f := before["a"]
+	f.Known--
+	before["a"] = f
+	if next, changed := leaving.Advance(before); changed {
+		t.Errorf("a was idle by an earlier version, and is %s", status(next, "a"))
 	}
 	if end := ended(t, leaving); status(end, "a") != "gone" {
 		t.Errorf("a is %s in the end", status(end, "a"))
+	}
+}
+
+// TestLeaverKeepsItsData: a member that leaves keeps nothing for others as long as it
+// is a replica of what it has. That it said so then does not let it go when the ring is
+// settled, for it has to hand over what it has.
+func TestLeaverKeepsItsData(t *testing.T) {
+	d := committed(t, ended(t, found(t, founding())), of(Leave, "a"))
+	for d.Next != nil {
+		next, changed := d.Advance(perfect(d))
+		if !changed {
+			t.Fatalf("stuck at version %d", d.Version)
+		}
+		d = next
+	}
+	if status(d, "a") != "leaving" {
+		t.Fatalf("a is %s as soon as the ring is settled", status(d, "a"))
+	}
+	if next, _ := d.Advance(perfect(d)); status(next, "a") != "gone" {
+		t.Fatalf("a is %s after it said that it keeps nothing", status(next, "a"))
 	}
 }
 
