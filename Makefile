@@ -36,6 +36,10 @@ race: ## the same under the race detector, without the simulation's many seeds
 sim: ## seeded simulation of a cluster: SEEDS=10000, or SEED=n to replay one
 	$(GO) run ./dynamo/sim/cmd/sim $(if $(SEED),-seed $(SEED),-seeds $(SEEDS))
 
+.PHONY: mutants
+mutants: ## plant bugs in the simulated cluster, each must be found: by which check, after how many seeds
+	$(GO) run -tags mutants ./dynamo/sim/cmd/mutants
+
 .PHONY: test-consul
 test-consul: ## discovery against a real Consul agent, built on first use
 	CONSUL_REQUIRED=1 $(GO) test -count=1 -timeout 20m -run Consul ./bootstrap/...
@@ -43,6 +47,7 @@ test-consul: ## discovery against a real Consul agent, built on first use
 .PHONY: test-long
 test-long: ## what takes longer: many seeds, crash tests at every point, fuzzing, a million records, ten minutes of chaos
 	$(MAKE) --no-print-directory sim SEEDS=100000
+	$(MAKE) --no-print-directory mutants
 	$(MAKE) --no-print-directory fuzz
 	DYNACTOR_CRASH_SEEDS=250 $(GO) test -count=1 -timeout 60m ./storage/...
 	$(MAKE) --no-print-directory import-million

@@ -11,7 +11,8 @@ import (
 // acked is I4, at the moment of the acknowledgement: W distinct nodes hold the
 // write or cover it, as durably as the bucket asks. A copy that was there and
 // that an injected fault destroyed counts.
-func (h *checker) acked(n *node, k *keyInfo, request dynamo.RequestID, dot clock.Dot) {
+func (h *checker) acked(p *putShell, dot clock.Dot) {
+	n, k, request := p.n, p.key, p.message.id
 	l := h.ledger(k)
 	w := l.find(dot)
 	if w == nil || w.request != request {
@@ -21,6 +22,9 @@ func (h *checker) acked(n *node, k *keyInfo, request dynamo.RequestID, dot clock
 	durable, applied, primaries := 0, 0, 0
 	for _, x := range h.c.nodes {
 		onDisk := x.holds(k, dot, true) || l.durableDamage[x.index].Covers(dot)
+		if h.c.plan.moves() && l.handed[x.index].Covers(dot) {
+			onDisk = true
+		}
 		inMemory := onDisk || x.holds(k, dot, false) || l.appliedDamage[x.index].Covers(dot)
 		if onDisk {
 			durable++
@@ -32,16 +36,17 @@ func (h *checker) acked(n *node, k *keyInfo, request dynamo.RequestID, dot clock
 			}
 		}
 	}
-	needDurable, p := 0, h.c.plan.properties
-	if p.Durability == dynamo.DurabilityAll {
+	needDurable, b := 0, h.c.plan.properties
+	if b.Durability == dynamo.DurabilityAll {
 		// With one, the paper's durable write of a single replica is not waited
 		// for (§ 6.1): the quorum may be met before it.
-		needDurable = max(p.Quorum.W, p.Quorum.PW)
+		needDurable = max(b.Quorum.W, b.Quorum.PW)
 	}
-	if durable < needDurable || applied < max(p.Quorum.W, p.Quorum.PW) || primaries < p.Quorum.PW {
+	if durable < needDurable || applied < max(b.Quorum.W, b.Quorum.PW) || primaries < b.Quorum.PW {
 		h.c.fail("I4", "%s acknowledges %v of %v: %d nodes have it, %d durably, %d primaries; %v, durability %v",
-			n.id, dot, k.key, applied, durable, primaries, p.Quorum, p.Durability)
+			n.id, dot, k.key, applied, durable, primaries, b.Quorum, b.Durability)
 	}
+	h.lists(p, w)
 	if !w.acked {
 		w.acked = true
 		// All copies may have been destroyed while the confirmations travelled.
@@ -113,6 +118,9 @@ func (h *checker) crashed(n *node, before map[string][]byte, lost []string) {
 			continue // it had been corrupted, and counted then
 		}
 		l.appliedDamage[n.index] = l.appliedDamage[n.index].Merge(s.Record.Clock)
+		if h.c.plan.moves() {
+			continue // what was acknowledged is durable
+		}
 		h.hidden(n, k)
 		if h.c.plan.properties.Durability != dynamo.DurabilityAll {
 			h.excuse(l)

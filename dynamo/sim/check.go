@@ -6,6 +6,7 @@ import (
 
 	"github.com/dynactor/dynactor/dynamo"
 	"github.com/dynactor/dynactor/dynamo/clock"
+	"github.com/dynactor/dynactor/dynamo/member"
 	"github.com/dynactor/dynactor/dynamo/version"
 	"github.com/dynactor/dynactor/dynamo/vnode"
 )
@@ -50,6 +51,8 @@ type ledger struct {
 	// readDamage is the part of it that reads cannot tell: a value that fails
 	// its checksum is no answer, until a write has replaced it.
 	readDamage []clock.Clock
+	// handed is what each node has dropped because others have it.
+	handed []clock.Clock
 }
 
 // maker is what the checker remembers of a vnode's incarnation: the last epoch
@@ -66,17 +69,23 @@ type checker struct {
 	c       *cluster
 	ledgers []*ledger
 	makers  map[clock.Incarnation]*maker
+	// versions is the last version of the document that each store went by, ballots
+	// what it has said in votes.
+	versions map[member.StoreID]uint64
+	ballots  map[voteKey]ballots
 }
 
 func newChecker(c *cluster) *checker {
-	return &checker{c: c, makers: map[clock.Incarnation]*maker{}}
+	return &checker{
+		c: c, makers: map[clock.Incarnation]*maker{}, versions: map[member.StoreID]uint64{}, ballots: map[voteKey]ballots{},
+	}
 }
 
 func (h *checker) addKey() {
 	h.ledgers = append(h.ledgers, &ledger{
 		byActor: map[clock.Actor][]*put{}, byRequest: map[dynamo.RequestID][]*put{}, refused: map[dynamo.RequestID]bool{},
-		durableDamage: make([]clock.Clock, h.c.plan.nodes), appliedDamage: make([]clock.Clock, h.c.plan.nodes),
-		readDamage: make([]clock.Clock, h.c.plan.nodes),
+		durableDamage: make([]clock.Clock, h.c.plan.slots()), appliedDamage: make([]clock.Clock, h.c.plan.slots()),
+		readDamage: make([]clock.Clock, h.c.plan.slots()), handed: make([]clock.Clock, h.c.plan.slots()),
 	})
 }
 
@@ -178,9 +187,10 @@ func (h *checker) onceOnly(l *ledger, w *put, p vnode.Put, before version.Record
 	}
 }
 
-// damaged reports whether an injected fault destroyed a node's copy of a write.
+// damaged reports whether an injected fault destroyed a node's copy of a write, or it
+// was handed over to others.
 func (l *ledger) damaged(n *node, d clock.Dot) bool {
-	return l.durableDamage[n.index].Covers(d) || l.appliedDamage[n.index].Covers(d)
+	return l.handed[n.index].Covers(d) || l.durableDamage[n.index].Covers(d) || l.appliedDamage[n.index].Covers(d)
 }
 
 // refused takes note of a write that failed for certain: F1.

@@ -48,7 +48,7 @@ type client struct {
 }
 
 func newClient(c *cluster, index int) *client {
-	return &client{c: c, index: index, endpoint: c.plan.nodes + index, contexts: make([][][]byte, c.plan.load.keys)}
+	return &client{c: c, index: index, endpoint: c.plan.slots() + index, contexts: make([][][]byte, c.plan.load.keys)}
 }
 
 // try is one request on its way through its attempts.
@@ -192,13 +192,13 @@ func (cl *client) send() {
 	var arrive func()
 	if t.kind == opGet {
 		m := &getRequest{key: t.key.index, timeout: left}
-		arrive = func() { n.takeGet(m, from) }
+		arrive = func() { n.takeGet(m, from, order{}) }
 	} else {
 		m := &putRequest{
 			key: t.key.index, id: t.id, value: t.value, context: t.context, delete: t.kind == opDelete,
 			retry: t.unknown, age: (c.now - t.started).Truncate(time.Millisecond), timeout: left,
 		}
-		arrive = func() { n.takePut(m, from) }
+		arrive = func() { n.takePut(m, from, order{}) }
 	}
 	number := t.number
 	c.net.sendOnce(cl.endpoint, n.index, func() { n.arrive(arrive) }, func(request.Reason) {

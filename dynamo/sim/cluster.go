@@ -37,7 +37,7 @@ type keyInfo struct {
 type cluster struct {
 	plan     plan
 	mutation mutation
-	random   struct{ net, disk, load, fault, id *rand.Rand }
+	random   struct{ net, disk, load, fault, id, move *rand.Rand }
 
 	now   time.Duration
 	queue queue
@@ -45,7 +45,11 @@ type cluster struct {
 	hash  uint64
 	trace func(string)
 
+	// doc is the newest version of the cluster document that was decided on, docs
+	// are all.
 	doc     member.Document
+	docs    map[uint64]member.Document
+	move    movement
 	keys    []keyInfo
 	byStore map[string]int // storage key → index of the key
 	net     *network
@@ -64,12 +68,16 @@ func newCluster(p plan, m mutation, trace func(string)) *cluster {
 	c := &cluster{plan: p, mutation: m, trace: trace, hash: 14695981039346656037, byStore: map[string]int{}}
 	c.random.net, c.random.disk = stream(p.seed, streamNet), stream(p.seed, streamDisk)
 	c.random.load, c.random.fault = stream(p.seed, streamLoad), stream(p.seed, streamFault)
-	c.random.id = stream(p.seed, streamID)
+	c.random.id, c.random.move = stream(p.seed, streamID), stream(p.seed, streamMove)
 	c.check = newChecker(c)
 	c.found()
-	c.net = newNetwork(c, p.nodes+p.load.clients)
-	for i, m := range c.doc.Members {
-		c.nodes = append(c.nodes, newNode(c, i, m.ID))
+	c.net = newNetwork(c, p.slots()+p.load.clients)
+	for i := range p.slots() {
+		n := newNode(c, i, slotName(i))
+		c.nodes = append(c.nodes, n)
+		if p.moves() && !n.off {
+			n.founds()
+		}
 	}
 	for i := range p.load.clients {
 		c.clients = append(c.clients, newClient(c, i))
@@ -85,14 +93,14 @@ func (c *cluster) found() {
 	}
 	for i := range c.plan.nodes {
 		f.Members = append(f.Members, member.Member{
-			ID: dynamo.NodeID(rune('a' + i)), Capacity: 1, Store: member.StoreID{byte(i + 1)}, Start: 1, Address: fmt.Sprintf("node:%d", i+1),
+			ID: slotName(i), Capacity: 1, Store: member.StoreID{byte(i + 1)}, Start: 1, Address: fmt.Sprintf("node:%d", i+1),
 		})
 	}
 	doc, _, err := member.Found(f)
 	if err != nil {
 		panic(fmt.Sprintf("sim: plan cannot be founded: %v", err))
 	}
-	c.doc = doc
+	c.doc, c.docs = doc, map[uint64]member.Document{1: doc}
 	for i := range c.plan.load.keys {
 		c.addKey(dynamo.Key{Bucket: bucketName, Name: fmt.Sprint("k", i)})
 	}
@@ -162,16 +170,19 @@ func (c *cluster) simulate() {
 	for _, n := range c.nodes {
 		n.start()
 	}
+	c.operate()
 	for _, cl := range c.clients {
 		c.after(scale(c.random.load.Float64(), 50*time.Millisecond), cl.next)
 	}
 	c.scheduleFault()
 	c.settle()
 	c.checkRest("after the faults")
+	c.checkSettled()
 	c.probe()
 	c.settle()
 	c.checkRest("after the probes")
 	c.checkHints()
+	c.checkPlaces()
 	c.heal()
 	c.check.final()
 }
@@ -181,7 +192,7 @@ func (c *cluster) quiet() bool { return c.issued >= c.plan.load.operations }
 
 // peace ends all faults and brings every node back.
 func (c *cluster) peace() {
-	c.calm = true
+	c.calm, c.move.calmed = true, c.now
 	c.net.heal()
 	for _, n := range c.nodes {
 		n.recover()

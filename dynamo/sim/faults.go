@@ -41,6 +41,9 @@ func (c *cluster) fault(kind faultKind) {
 	r := c.random.fault
 	n := c.nodes[r.IntN(len(c.nodes))]
 	lasts := scale(r.ExpFloat64(), 400*time.Millisecond)
+	if n.off {
+		return
+	}
 	switch kind {
 	case faultCut, faultOneWay, faultIsolate, faultHalves, faultClog:
 		c.faultNet(kind, n.index, lasts)
@@ -129,6 +132,10 @@ func (c *cluster) faultDisk(kind faultKind, n *node, lasts time.Duration) {
 			c.forget(n, k)
 		}
 	case faultWipe:
+		if c.plan.moves() {
+			c.loseDisk(n, lasts)
+			return
+		}
 		c.wipe(n, lasts)
 	}
 }

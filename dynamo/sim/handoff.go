@@ -43,7 +43,9 @@ type handoffReply struct{ batch uint64 }
 // dropHints removes what was handed over and has not changed since.
 type dropHints struct {
 	intended dynamo.NodeID
-	items    []handed
+	// home: the intended node was a replica when it was offered the records.
+	home  bool
+	items []handed
 }
 
 type hintsDropped struct{ kept int }
@@ -57,11 +59,6 @@ type handed struct {
 
 func (k *keyInfo) mark(node dynamo.NodeID) string {
 	return string(vnode.AppendHintKey(nil, node, k.stored))
-}
-
-// owns reports whether a node is a replica of a key.
-func (n *node) owns(k *keyInfo) bool {
-	return n.c.doc.Settled.IsPrimary(k.partition, n.c.plan.properties.Quorum.N, n.id)
 }
 
 // marked reports whether the store has a mark.
@@ -91,6 +88,10 @@ func (v *vnodeShell) handoff(m *handoffRequest, from pid) {
 		return
 	}
 	for i, key := range m.keys {
+		if !v.n.owns(&v.n.c.keys[key]) {
+			v.n.tell(from, failure{codeInvalid})
+			return
+		}
 		if !v.take(&v.n.c.keys[key], m.records[i]) {
 			v.n.tell(from, failure{codeStorage})
 			return
@@ -120,12 +121,19 @@ func (v *vnodeShell) dropHints(m *dropHints, from pid) {
 			kept++
 			continue
 		}
-		if !it.damaged || !have.IsZero() {
-			v.n.c.check.handedOver(v.n, k, m.intended, have.Record)
+		if m.intended == "" && (v.n.owns(k) || v.otherMarks(k, "")) {
+			kept++ // the ring has changed: it belongs here, or is kept for somebody
+			continue
 		}
-		v.writes = append(v.writes, write{key: k.mark(m.intended)})
+		if !it.damaged || !have.IsZero() {
+			v.n.c.check.handedOver(v.n, k, m, have.Record)
+		}
+		if m.intended != "" {
+			v.writes = append(v.writes, write{key: k.mark(m.intended)})
+		}
 		v.commits = true
 		if !v.n.owns(k) && !v.otherMarks(k, m.intended) {
+			v.n.c.check.dropped(v.n, k, have.Record)
 			v.writes = append(v.writes, write{key: string(k.stored)})
 			if v.fresh == nil {
 				v.fresh = map[int]vnode.Stored{}
@@ -179,22 +187,74 @@ func (n *node) lookForHints() {
 	for _, x := range n.c.nodes {
 		for p := range n.vnodes {
 			keys := n.marks(dynamo.Partition(p), x.id)
-			if len(keys) == 0 || !n.reachable(x.id) {
+			if len(keys) == 0 || !n.reachable(x.id) && n.isHolder(dynamo.Partition(p), x.id) {
 				continue
 			}
 			left = true
-			if n.vnodes[p].status == vnodeFailed {
-				n.vnodes[p].probe()
-			}
-			busy := slices.ContainsFunc(n.transfers, func(t *transferShell) bool { return t.partition == dynamo.Partition(p) && t.intended == x.id })
-			if !busy && n.serves(dynamo.Partition(p)) && !n.stopping {
-				n.startTransfer(dynamo.Partition(p), x.id)
-			}
+			n.handOver(dynamo.Partition(p), x.id)
+		}
+	}
+	for p := range n.vnodes {
+		if len(n.misplaced(dynamo.Partition(p))) > 0 {
+			left = true
+			n.handOver(dynamo.Partition(p), "")
 		}
 	}
 	if left {
 		n.wakeHandoff()
 	}
+}
+
+// handOver starts a transfer unless it runs.
+func (n *node) handOver(p dynamo.Partition, intended dynamo.NodeID) {
+	if n.vnodes[p].status == vnodeFailed {
+		n.vnodes[p].probe()
+	}
+	busy := slices.ContainsFunc(n.transfers, func(t *transferShell) bool { return t.partition == p && t.intended == intended })
+	if !busy && n.serves(p) && !n.stopping {
+		n.startTransfer(p, intended)
+	}
+}
+
+func (n *node) isHolder(p dynamo.Partition, id dynamo.NodeID) bool {
+	return n.inForce == nil || n.inForce.Holds(p, n.c.plan.properties.Quorum.N, id)
+}
+
+// misplaced are the keys of a partition whose records lie here, and that are neither
+// this node's own nor kept for another.
+func (n *node) misplaced(p dynamo.Partition) []int {
+	if n.inForce == nil || n.isHolder(p, n.id) {
+		return nil
+	}
+	var keys []int
+	for i := range n.c.keys {
+		k := &n.c.keys[i]
+		if _, there := n.disk.volatile[string(k.stored)]; !there || k.partition != p {
+			continue
+		}
+		if !slices.ContainsFunc(n.c.nodes, func(x *node) bool { return n.marked(k, x.id) }) {
+			keys = append(keys, i)
+		}
+	}
+	return keys
+}
+
+// idle reports whether a node keeps nothing that is for others.
+func (n *node) idle() bool {
+	for _, store := range []map[string][]byte{n.disk.volatile, n.disk.durable} {
+		for i := range n.c.keys {
+			k := &n.c.keys[i]
+			if _, there := store[string(k.stored)]; there && !n.owns(k) {
+				return false
+			}
+			for _, x := range n.c.nodes {
+				if _, marked := store[k.mark(x.id)]; marked {
+					return false
+				}
+			}
+		}
+	}
+	return true
 }
 
 // marks are the keys of a partition that are marked for a node.
@@ -216,6 +276,8 @@ type transferShell struct {
 	number    uint64
 	machine   *transfer.Transfer
 	cursor    int // keys below it are done
+	replicas  []dynamo.NodeID
+	lists     [][]dynamo.NodeID
 	batch     []handed
 	ended     bool
 }
@@ -268,8 +330,15 @@ func (t *transferShell) run(effects []transfer.Effect) {
 		case transfer.Offer:
 			t.offer(e)
 		case transfer.Drop:
+			// New replicas may not have been among those who confirmed it.
+			if replicas, lists := t.n.needs(t.partition); !slices.Equal(replicas, t.replicas) || !sameLists(lists, t.lists) {
+				t.n.after(0, func() { t.step(transfer.Broken{Reason: "the ring has changed"}) })
+				return
+			}
 			t.limit(transfer.Dropping)
-			t.n.ask(t.n, t.partition, pid{t.n.index, t.number}, handoffTimeout, &dropHints{intended: t.intended, items: t.batch})
+			t.n.ask(t.n, t.partition, pid{t.n.index, t.number}, handoffTimeout, &dropHints{
+				intended: t.intended, home: slices.Contains(t.replicas, t.intended), items: t.batch,
+			})
 		case transfer.Finish:
 			t.finish(e.Outcome)
 		}
@@ -286,7 +355,7 @@ func (t *transferShell) offer(e transfer.Offer) {
 	}
 	to := t.n.c.node(e.Node)
 	t.n.ask(to, t.partition, pid{t.n.index, t.number}, handoffTimeout, m)
-	if t.n.c.mutation == dropUnconfirmed {
+	if t.n.c.mutation == dropUnconfirmed || t.n.c.mutation == dropMisplaced && t.intended == "" {
 		number := e.Batch
 		t.n.after(0, func() { t.step(transfer.Confirmed{Node: e.Node, Batch: number}) })
 	}
@@ -305,7 +374,11 @@ func (t *transferShell) limit(s transfer.State) {
 // read takes the next keys that are marked.
 func (t *transferShell) read() {
 	t.batch = nil
-	for _, key := range t.n.marks(t.partition, t.intended) {
+	keys := t.n.marks(t.partition, t.intended)
+	if t.intended == "" {
+		keys = t.n.misplaced(t.partition)
+	}
+	for _, key := range keys {
 		if key < t.cursor || len(t.batch) == 2 {
 			continue
 		}
@@ -327,8 +400,12 @@ func (t *transferShell) read() {
 	q := t.n.c.plan.properties.Quorum
 	b := transfer.Batch{Size: len(t.batch), Needed: max(q.W, q.N/2+1)}
 	if b.Size > 0 {
-		b.Replicas = t.n.c.doc.Settled.Primaries(t.partition, q.N)
+		t.replicas, t.lists = t.n.needs(t.partition)
+		b.Replicas, b.Lists = t.replicas, t.lists
 		b.Own = slices.Contains(b.Replicas, t.n.id)
+		if t.n.c.mutation == dropHomeless && !slices.Contains(b.Replicas, t.intended) {
+			b.Own = true
+		}
 	}
 	t.step(transfer.Read{Batch: b})
 }
@@ -339,27 +416,4 @@ func (t *transferShell) finish(o transfer.Outcome) {
 	n.c.tracef("%s is done with partition %d for %s: %+v", n.id, t.partition, t.intended, o)
 	n.transfers = slices.DeleteFunc(n.transfers, func(x *transferShell) bool { return x == t })
 	n.after(linger, func() { delete(n.requests, t.number) })
-}
-
-// handedOver is I5: what is dropped the intended node has on its disk, unless a
-// fault destroyed it there.
-func (h *checker) handedOver(n *node, k *keyInfo, intended dynamo.NodeID, record version.Record) {
-	l, x := h.ledger(k), h.c.node(intended)
-	there := x.record(k, true).Clock.Merge(l.durableDamage[x.index]).Merge(l.appliedDamage[x.index])
-	if !l.truncated && !there.Descends(record.Clock) {
-		h.c.fail("I5", "%s drops %v, kept for %s, which has %v of %v", n.id, k.key, intended, there, record.Clock)
-	}
-}
-
-// checkHints: when all is at rest, nothing is kept for anybody.
-func (c *cluster) checkHints() {
-	for _, n := range c.nodes {
-		for _, x := range c.nodes {
-			for i := range c.keys {
-				if n.marked(&c.keys[i], x.id) {
-					c.fail("L3", "%s still keeps %v for %s", n.id, c.keys[i].key, x.id)
-				}
-			}
-		}
-	}
 }

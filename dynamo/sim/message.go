@@ -21,6 +21,7 @@ type pid struct {
 type readRequest struct {
 	key, digestAbove int
 	timeout          time.Duration
+	plan             uint64
 }
 
 type readReply struct {
@@ -36,7 +37,13 @@ type replicateRequest struct {
 	timeout time.Duration
 	// hintFor is whom the receiver stands in for.
 	hintFor dynamo.NodeID
+	// plan is the version of the document that the request was planned with.
+	plan uint64
 }
+
+// staleReply refuses a request that was planned with an older document than the
+// version that is in force at the replica.
+type staleReply struct{ version uint64 }
 
 type replicateReply struct{}
 
@@ -48,6 +55,7 @@ type coordinate struct {
 	put     vnode.Put
 	sync    bool
 	timeout time.Duration
+	plan    uint64
 }
 
 type prepared struct{ result vnode.Result }

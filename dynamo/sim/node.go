@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/dynactor/dynactor/dynamo"
+	"github.com/dynactor/dynactor/dynamo/clock"
+	"github.com/dynactor/dynactor/dynamo/member"
 	"github.com/dynactor/dynactor/dynamo/request"
 	"github.com/dynactor/dynactor/dynamo/vnode"
 )
@@ -40,11 +42,26 @@ type node struct {
 
 	transfers []*transferShell
 	looking   bool // for hints
+
+	// inForce is the document that the node goes by, nil before there is one; since
+	// says from which version on requests for each partition must be planned.
+	inForce *member.Document
+	since   []uint64
+	// waiting are requests that wait for a newer document.
+	waiting []*exchange
+	// off: there is no machine of that name now; store is that of its disk.
+	off     bool
+	store   member.StoreID
+	members *membership
+	fills   fills
+	// incarnations are those that vnodes had first, for a mutation.
+	incarnations map[dynamo.Partition]clock.Incarnation
 }
 
 func newNode(c *cluster, index int, id dynamo.NodeID) *node {
 	n := &node{c: c, index: index, id: id}
-	n.disk = newDisk(n)
+	n.disk, n.store = newDisk(n), member.StoreID{byte(index + 1)}
+	n.off = index >= c.plan.nodes
 	n.skew = scale(2*c.random.fault.Float64()-1, c.plan.fault.skew)
 	return n
 }
@@ -72,7 +89,7 @@ func (n *node) run(life uint64, run func()) {
 
 // start begins a new life: every vnode opens.
 func (n *node) start() {
-	if n.up {
+	if n.up || n.off {
 		return
 	}
 	n.life++
@@ -88,7 +105,8 @@ func (n *node) start() {
 		n.vnodes[p] = &vnodeShell{n: n, partition: dynamo.Partition(p)}
 		n.vnodes[p].open()
 	}
-	n.transfers, n.looking = nil, false
+	n.transfers, n.looking, n.waiting = nil, false, nil
+	n.join()
 	n.c.wakeHandoffs()
 }
 
@@ -109,7 +127,7 @@ func (n *node) crash(keep int) {
 func (n *node) down() {
 	n.up, n.paused, n.held, n.stopping = false, false, nil, false
 	n.downSince = n.c.now
-	n.requests, n.vnodes = nil, nil
+	n.requests, n.vnodes, n.waiting, n.members = nil, nil, nil, nil
 	for _, cl := range n.c.clients {
 		cl.disconnected(n)
 	}

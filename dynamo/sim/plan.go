@@ -34,6 +34,7 @@ type plan struct {
 	net   netPlan
 	disk  diskPlan
 	fault faultPlan
+	move  movePlan
 }
 
 // loadPlan is what the clients do.
@@ -116,14 +117,25 @@ const (
 	streamLoad
 	streamFault
 	streamID
+	streamMove
+	streamMovePlan
 )
 
 func stream(seed, purpose uint64) *rand.Rand {
 	return rand.New(rand.NewPCG(seed*0x9e3779b97f4a7c15+purpose, purpose))
 }
 
-// drawPlan draws a seed's plan.
+// drawPlan draws a seed's plan: in two of five members and ring change.
 func drawPlan(seed uint64) plan {
+	p, r := drawStill(seed), stream(seed, streamMovePlan)
+	if chance(r, 0.4) {
+		drawMove(&p, r)
+	}
+	return p
+}
+
+// drawStill draws a plan in which members and ring stay as they are.
+func drawStill(seed uint64) plan {
 	r := stream(seed, streamPlan)
 	p := plan{seed: seed, nodes: 3 + r.IntN(5), partitions: 1 << r.IntN(4)}
 	n := 1 + r.IntN(p.nodes)
@@ -234,7 +246,11 @@ func (p plan) String() string {
 			faults = append(faults, faultKind(k).String())
 		}
 	}
-	return fmt.Sprintf("nodes=%d partitions=%d %v durability=%v conflicts=%v spares=%d clients=%d keys=%d operations=%d loss=%.2f twice=%.2f faults=%s every %v",
+	moves := "stays"
+	if p.moves() {
+		moves = fmt.Sprintf("moves, %+v", p.move)
+	}
+	return fmt.Sprintf("nodes=%d partitions=%d %v durability=%v conflicts=%v spares=%d clients=%d keys=%d operations=%d loss=%.2f twice=%.2f faults=%s every %v ring %s",
 		p.nodes, p.partitions, p.properties.Quorum, p.properties.Durability, p.properties.Conflicts, p.spares, p.load.clients,
-		p.load.keys, p.load.operations, p.net.loss, p.net.twice, strings.Join(faults, ","), p.fault.every.Round(time.Millisecond))
+		p.load.keys, p.load.operations, p.net.loss, p.net.twice, strings.Join(faults, ","), p.fault.every.Round(time.Millisecond), moves)
 }

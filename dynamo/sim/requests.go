@@ -8,7 +8,6 @@ import (
 
 	"github.com/dynactor/dynactor/dynamo"
 	"github.com/dynactor/dynactor/dynamo/request"
-	"github.com/dynactor/dynactor/dynamo/ring"
 	"github.com/dynactor/dynactor/dynamo/version"
 	"github.com/dynactor/dynactor/dynamo/vnode"
 )
@@ -17,27 +16,29 @@ import (
 const linger = time.Second
 
 // refusal is why a node takes no request right now, or 0.
-func (n *node) refusal() code {
+func (n *node) refusal(o order) code {
 	switch {
+	case n.inForce == nil:
+		return codeNotReady
 	case n.stopping:
 		return codeNotReady
-	case n.inFlight >= n.c.plan.inFlight:
+	case n.inFlight >= n.c.plan.inFlight && o.round == 0:
 		return codeOverloaded
 	}
 	return 0
 }
 
 // takeGet is the coordinator's part in a get.
-func (n *node) takeGet(m *getRequest, client pid) {
-	if f := n.refusal(); f != 0 {
-		n.tell(client, failure{f})
+func (n *node) takeGet(m *getRequest, client pid, o order) {
+	if f := n.refusal(o); f != 0 {
+		n.tell(client, o.verdict(failure{f}))
 		return
 	}
-	g := &getShell{exchange: n.exchange(m.key, m.timeout, client)}
+	g := &getShell{exchange: n.exchange(m.key, m.timeout, client, o)}
 	var err error
 	g.machine, err = request.NewGet(request.GetConfig{
 		Key: g.key.key, Partition: g.key.partition, Params: n.c.plan.properties.Quorum, Candidates: g.candidates,
-		Near: n.id, DigestAbove: n.c.plan.digestAbove,
+		Filling: g.filling, Near: n.id, DigestAbove: n.c.plan.digestAbove,
 	})
 	if err != nil {
 		n.c.fail("L2", "a get of %v cannot be planned: %v", g.key.key, err)
@@ -50,13 +51,20 @@ func (n *node) takeGet(m *getRequest, client pid) {
 
 // takePut is the coordinator's part in a put: it runs the write, or passes it
 // to a node that may.
-func (n *node) takePut(m *putRequest, client pid) {
-	if f := n.refusal(); f != 0 {
-		n.tell(client, failure{f})
+func (n *node) takePut(m *putRequest, client pid, o order) {
+	if f := n.refusal(o); f != 0 {
+		n.tell(client, o.verdict(failure{f}))
 		return
 	}
-	x := n.exchange(m.key, m.timeout, client)
-	first := x.candidates[:min(n.c.plan.properties.Quorum.N, len(x.candidates))]
+	x := n.exchange(m.key, m.timeout, client, o)
+	x.write()
+	q := n.c.plan.properties.Quorum.N
+	first := x.candidates[:min(q, len(x.candidates))]
+	for _, r := range x.also[:min(q, len(x.also))] {
+		if !slices.Contains(first, r) {
+			first = append(slices.Clip(first), r)
+		}
+	}
 	at := slices.IndexFunc(first, func(r dynamo.Replica) bool { return r.Node == n.id })
 	primaryUp := slices.ContainsFunc(first, func(r dynamo.Replica) bool { return r.Role == dynamo.Primary && n.reachable(r.Node) })
 	mine := at >= 0 && (first[at].Role == dynamo.Primary || !primaryUp)
@@ -64,7 +72,7 @@ func (n *node) takePut(m *putRequest, client pid) {
 	case mine && n.serves(x.key.partition):
 		n.startPut(x, m)
 	case m.hops > 0:
-		n.tell(client, failure{codeUnavailable})
+		n.tell(client, o.verdict(failure{codeUnavailable}))
 	default:
 		f := &forwardShell{exchange: x, message: m, next: first}
 		f.begin(f)
@@ -86,7 +94,7 @@ func (n *node) startPut(x exchange, m *putRequest) {
 	}
 	p.machine, err = request.NewPut(request.PutConfig{
 		Key: x.key.key, Partition: x.key.partition, Params: params, Durability: n.c.plan.properties.Durability,
-		Candidates: x.candidates, Local: n.id,
+		Candidates: x.candidates, Also: x.also, Local: n.id,
 	})
 	if err != nil {
 		n.c.fail("L2", "a put of %v cannot be planned: %v", x.key.key, err)
@@ -94,120 +102,6 @@ func (n *node) startPut(x exchange, m *putRequest) {
 	}
 	p.begin(p)
 	p.run(p.machine.Start())
-}
-
-// exchange is what all request shells have: a client to answer exactly once, a
-// time limit, and timers.
-type exchange struct {
-	n          *node
-	key        *keyInfo
-	candidates []dynamo.Replica
-	client     pid
-	number     uint64
-	started    time.Duration
-	timeout    time.Duration
-	timer      uint64
-	answered   bool
-	ended      bool
-}
-
-func (n *node) exchange(key int, timeout time.Duration, client pid) exchange {
-	k, quorum := &n.c.keys[key], n.c.plan.properties.Quorum
-	x := exchange{n: n, key: k, client: client, timeout: timeout, started: n.c.now}
-	if n.c.plan.spares > 0 {
-		x.candidates = n.c.doc.Settled.Sloppy(k.partition, quorum.N, n.c.plan.spares, n.reachable)
-	} else {
-		x.candidates = n.c.doc.Settled.Candidates(k.partition, quorum.N, 0, ring.Everyone)
-	}
-	return x
-}
-
-// begin gives the request its number.
-func (x *exchange) begin(s shell) {
-	x.n.next++
-	x.number = x.n.next
-	x.n.requests[x.number] = s
-	x.n.inFlight++
-}
-
-// end ends the request. Its number stays for a while, so that late answers
-// reach a machine that is done and must not be moved by them.
-func (x *exchange) end() {
-	if x.ended {
-		return
-	}
-	x.ended = true
-	x.n.inFlight--
-	n, number := x.n, x.number
-	n.after(linger, func() { delete(n.requests, number) })
-}
-
-func (x *exchange) left() time.Duration {
-	return max(time.Millisecond, (x.timeout - (x.n.c.now - x.started)).Truncate(time.Millisecond))
-}
-
-// deadline is a timer's message.
-type deadline struct{ state request.State }
-
-func (x *exchange) arm(a request.Arm) {
-	d := x.left()
-	if a.Timeout == request.Linger {
-		d = linger
-		if a.For == request.AwaitingQuorum {
-			d = min(d, x.left())
-		}
-	}
-	x.timer++
-	timer, n, number := x.timer, x.n, x.number
-	n.after(d, func() {
-		if s, ok := n.requests[number]; ok && !x.ended && x.timer == timer {
-			s.receive(n.index, deadline{a.For})
-		}
-	})
-}
-
-// reply answers the client, once.
-func (x *exchange) reply(body any) {
-	if x.answered {
-		x.n.c.fail("I12", "a request on %s answers twice, now %T", x.n.id, body)
-	}
-	x.answered = true
-	x.n.tell(x.client, body)
-}
-
-// allow is I12 for one effect: nothing after the end, no new work after the
-// reply or the deadline.
-func (x *exchange) allow(e request.Effect) {
-	work := false
-	switch e.(type) {
-	case request.Ask, request.Coordinate, request.Replicate:
-		work = true
-	}
-	// A deadline that is armed when the time is over has a millisecond still.
-	late := x.n.c.now > x.started+x.timeout+time.Millisecond && x.n.resumed < x.started
-	if x.ended || work && (x.answered || late) {
-		x.n.c.fail("I12", "%T of %v on %s: ended %v, answered %v, %v after the start", e, x.key.key, x.n.id, x.ended, x.answered, x.n.c.now-x.started)
-	}
-}
-
-// String is the request in failures.
-func (x *exchange) String() string {
-	return fmt.Sprintf("request %d of %v, begun at %v, answered %v, ended %v", x.number, x.key.key, x.started, x.answered, x.ended)
-}
-
-func (x *exchange) pid() pid { return pid{x.n.index, x.number} }
-
-func (x *exchange) to(r dynamo.Replica) *node { return x.n.c.node(r.Node) }
-
-// context is the encoded context of a result, naming this node.
-func (x *exchange) context(rec version.Record) []byte {
-	c := rec.Context()
-	c.Coordinator = x.n.id
-	return c.Encode(x.key.key)
-}
-
-func (x *exchange) replicate(rec version.Record, sync bool) *replicateRequest {
-	return &replicateRequest{key: x.key.index, record: version.Append(nil, rec), sync: sync, timeout: x.left()}
 }
 
 // getShell runs one read.
@@ -233,6 +127,9 @@ func (g *getShell) receive(from int, body any) {
 		g.answer(node, m)
 	case failure:
 		g.step(request.Fail{From: node, Fetched: g.fetched(node), Reason: m.reason()})
+	case staleReply:
+		g.refusedBy(node, m.version)
+		g.step(request.Fail{From: node, Fetched: g.fetched(node), Reason: request.Stale})
 	case deadline:
 		g.step(request.Deadline{For: m.state})
 	}
@@ -289,7 +186,7 @@ func (g *getShell) run(effects []request.Effect) {
 
 func (g *getShell) read(r dynamo.Replica, digestAbove int) {
 	t := g.left()
-	g.n.ask(g.to(r), g.key.partition, g.pid(), t, &readRequest{key: g.key.index, digestAbove: digestAbove, timeout: t})
+	g.n.ask(g.to(r), g.key.partition, g.pid(), t, &readRequest{key: g.key.index, digestAbove: digestAbove, timeout: t, plan: g.plan})
 }
 
 func (g *getShell) repair(e request.Repair) {
@@ -316,6 +213,16 @@ func (g *getShell) replied(r request.Result) {
 	case request.NotFound:
 		g.n.c.check.got(g, r.Record)
 		g.reply(getReply{context: g.context(r.Record)})
+	case request.Outdated:
+		if !g.outdated(r) {
+			g.reply(failure{codeUnavailable})
+			return
+		}
+		client, m := g.client, &getRequest{key: g.key.index}
+		g.again = func(o order) {
+			m.timeout = g.left()
+			g.n.takeGet(m, client, o)
+		}
 	default:
 		g.reply(failure{codeUnavailable})
 	}
@@ -353,6 +260,9 @@ func (p *putShell) receive(from int, body any) {
 		}
 	case failure:
 		p.step(request.Fail{From: node, Reason: m.reason()})
+	case staleReply:
+		p.refusedBy(node, m.version)
+		p.step(request.Fail{From: node, Reason: request.Stale})
 	case deadline:
 		p.step(request.Deadline{For: m.state})
 	}
@@ -395,7 +305,7 @@ func (p *putShell) delta(rec version.Record) version.Record {
 
 func (p *putShell) coordinate(e request.Coordinate, timeout time.Duration) *coordinate {
 	m, properties := p.message, p.n.c.plan.properties
-	return &coordinate{key: p.key.index, hintFor: e.Replica.For, sync: e.Sync, timeout: timeout, put: vnode.Put{
+	return &coordinate{key: p.key.index, hintFor: e.Replica.For, sync: e.Sync, timeout: timeout, plan: p.plan, put: vnode.Put{
 		Request: m.id, Retry: m.retry, Age: m.age, Context: p.seen, Value: m.value, Tombstone: m.delete,
 		TTL: properties.TTL, Conflicts: properties.Conflicts, Now: p.n.now(), Slack: p.n.c.plan.slack,
 	}}
@@ -407,7 +317,7 @@ func (p *putShell) replied(r request.Result) {
 	}
 	switch r := r.(type) {
 	case request.Written:
-		p.n.c.check.acked(p.n, p.key, p.message.id, r.Dot)
+		p.n.c.check.acked(p, r.Dot)
 		p.reply(putReply{context: p.context(r.Record)})
 	case request.Unattempted:
 		p.reply(failure{refusalCode(r.Err)})
@@ -417,6 +327,8 @@ func (p *putShell) replied(r request.Result) {
 			c = codeUnknown
 		}
 		p.reply(failure{c})
+	case request.Outdated:
+		p.outdatedPut(r)
 	default:
 		p.reply(failure{codeUnknown})
 	}
@@ -433,60 +345,4 @@ func refusalCode(err error) code {
 		return codeOverloaded
 	}
 	return codeInvalid
-}
-
-// forwardShell passes a write to a node that may coordinate it, trying the
-// preference list in order, and passes the answer back.
-type forwardShell struct {
-	exchange
-	message *putRequest
-	next    []dynamo.Replica
-	// at is the node that has the request now.
-	at int
-}
-
-func (f *forwardShell) receive(from int, body any) {
-	if _, over := body.(deadline); f.ended || !over && from != f.at {
-		return
-	}
-	switch m := body.(type) {
-	case putReply:
-		f.finish(m)
-	case failure:
-		if m.notAttempted() {
-			f.pass()
-			return
-		}
-		f.finish(m)
-	case deadline:
-		f.finish(failure{codeUnknown})
-	}
-}
-
-func (f *forwardShell) undelivered(to int, _ request.Reason) {
-	if !f.ended && to == f.at {
-		f.pass()
-	}
-}
-
-func (f *forwardShell) pass() {
-	for len(f.next) > 0 {
-		to := f.to(f.next[0])
-		f.next = f.next[1:]
-		if to == f.n {
-			continue
-		}
-		m := *f.message
-		m.hops, m.timeout = m.hops+1, f.left()
-		c, me := f.n.c, f.pid()
-		f.at = to.index
-		c.net.sendOnce(f.n.index, to.index, func() { to.arrive(func() { to.takePut(&m, me) }) }, f.n.returned(me, to.index))
-		return
-	}
-	f.finish(failure{codeUnavailable})
-}
-
-func (f *forwardShell) finish(body any) {
-	f.reply(body)
-	f.end()
 }

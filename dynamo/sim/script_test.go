@@ -187,13 +187,13 @@ func (s *script) request(t *testing.T, d *datadriven.TestData) string {
 		}
 		delete(s.contexts, "") // of requests that save nothing
 	}
-	run := func() { n.takeGet(&getRequest{timeout: time.Second}, from) }
+	run := func() { n.takeGet(&getRequest{timeout: time.Second}, from, order{}) }
 	if d.Cmd == "put" {
 		m := &putRequest{
 			value: []byte(value), context: s.contexts[context], delete: d.HasArg("delete"), timeout: time.Second,
 			retry: age != "", age: duration(t, age), id: s.id(id),
 		}
-		run = func() { n.takePut(m, from) }
+		run = func() { n.takePut(m, from, order{}) }
 	}
 	c.net.sendOnce(from.endpoint, n.index, func() { n.arrive(run) }, func(why request.Reason) { over, out = true, why.String()+"\n" })
 	for end := c.now + 2*time.Second; !over && c.now < end && c.step(); {

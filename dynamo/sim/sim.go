@@ -2,7 +2,7 @@
 // clock, a network that delays, loses, doubles, reorders and cuts, disks that
 // forget what was not made durable, and clients that retry. It runs the very
 // machines of the paper that real nodes run (packages ring, request, quorum,
-// version, vnode, member) behind a model of the shells around them, and checks
+// version, vnode, member, transfer) behind a model of the shells around them, and checks
 // after each step what must never happen.
 //
 // Everything is drawn from the seed, so a failure replays from its number and
@@ -37,6 +37,19 @@
 //	A1   after healing each acknowledged write is there, or covered by a context
 //	C1   after healing all replicas of a key are equal
 //
+// In some runs operators stage and commit joins, leaves, removals of dead members,
+// replacements and capacities, two at once, and disks are lost and come back empty.
+// Each node has its own document, vote and rows then, on its disk:
+//
+//	M1   there is one document of each version
+//	M2   the document that a node goes by is on its disk, and never an older one
+//	M3   a voter is heard when its vote is on the disk, and never goes back on it
+//	M4   without faults the movement ends: all go by one document, no fill, no hint
+//	     and no data of others is left, the ring is the one claimed for the members
+//	     and balanced
+//	M5   a fill is given all that its source had taken before
+//	M6   what lies on a node that is gone, or at rest, is its own
+//
 // The promise of I4, A1 and R1 is conditional: it holds while fewer copies are
 // destroyed than were acknowledged. So the faults that destroy durable copies
 // keep to a budget, and the checks know what was destroyed.
@@ -68,6 +81,9 @@ type Result struct {
 	// Acked is how many writes were acknowledged to clients, Requests how many
 	// gets and puts they made in all.
 	Acked, Requests int
+	// Moving: members and ring changed in the run; Moved says what happened.
+	Moving bool
+	Moved  Moved
 	// Steps is the number of events that were run.
 	Steps uint64
 	// Hash is of all that happened, in order: equal for equal seeds.
@@ -88,6 +104,7 @@ func run(p plan, m mutation, trace func(string)) Result {
 	c.simulate()
 	return Result{
 		Seed: p.seed, Plan: p.String(), Acked: c.acked, Requests: c.requests, Steps: c.steps, Hash: c.hash, Violation: c.violation,
+		Moving: p.moves(), Moved: c.move.Moved,
 	}
 }
 
@@ -145,6 +162,42 @@ const (
 	dropDamaged
 	// confirmEarly confirms what was handed over before the disk has it.
 	confirmEarly
+	// keepIncarnation gives the vnodes of a new disk the names of the old one's.
+	keepIncarnation
+	// writeOnce writes to one list only of a partition that moves.
+	writeOnce
+	// readNext reads a partition's next list before it is filled.
+	readNext
+	// unfilledCount takes "nothing found" of a replica that lacks data for a proof.
+	unfilledCount
+	// fillOne takes a fill from one source for complete, fillNothing one from none.
+	fillOne
+	fillNothing
+	// fillEarly reads what a fill is given before the turn's writes are applied.
+	fillEarly
+	// giveUnaware serves a fill that the source does not know of.
+	giveUnaware
+	// jointUnknown makes a movement joint, doneUnknown a partition done, before all
+	// know.
+	jointUnknown
+	doneUnknown
+	// serveStale serves requests that were planned with an old document.
+	serveStale
+	// lostNotFilled takes a new disk in without filling it.
+	lostNotFilled
+	// dropMisplaced drops what belongs elsewhere before it was confirmed there.
+	dropMisplaced
+	// dropHomeless drops what is kept for a node that is no replica any more.
+	dropHomeless
+	// forgetPromise forgets votes at a crash, voteEarly tells of them before they are
+	// durable, hideVote does not tell of what was accepted.
+	forgetPromise
+	voteEarly
+	hideVote
+	// voteTwice counts one voter's answer for another one too.
+	voteTwice
+	// useEarly goes by a document that is not durable.
+	useEarly
 	mutations
 )
 
@@ -152,6 +205,9 @@ var mutationNames = [...]string{
 	"sound", "ackEarly", "ackBelowW", "countTwice", "keepEpoch", "keepFloor", "keepCommit", "forgetBar", "leaseLate",
 	"contextIgnored", "contextEverything", "dedupeOff", "noSlack", "sendDelta", "corruptAsNothing", "repairHalf", "failForCertain",
 	"reuseNumbers", "serveExpired", "mergeByTime", "dropUnconfirmed", "dropChanged", "dropDamaged", "confirmEarly",
+	"keepIncarnation", "writeOnce", "readNext", "unfilledCount", "fillOne", "fillNothing", "fillEarly", "giveUnaware", "jointUnknown",
+	"doneUnknown", "serveStale", "lostNotFilled", "dropMisplaced", "dropHomeless", "forgetPromise", "voteEarly", "hideVote", "voteTwice",
+	"useEarly",
 }
 
 // String is the mutation's name in test output.

@@ -4,9 +4,6 @@ import (
 	"flag"
 	"slices"
 	"testing"
-	"time"
-
-	"github.com/dynactor/dynactor/dynamo/quorum"
 )
 
 var seeds = flag.Uint64("sim.seeds", 150, "seeds that TestSeeds runs")
@@ -17,16 +14,20 @@ func TestSeeds(t *testing.T) {
 	if testing.Short() {
 		n = 30
 	}
-	acked := 0
+	acked, moved := 0, Moved{}
 	for seed := uint64(1); seed <= n; seed++ {
 		r := Run(seed, nil)
 		acked += r.Acked
+		moved.Add(r.Moved)
 		if r.Violation != nil {
 			t.Errorf("seed %d: %v\n%s\nreplay: make sim SEED=%d", seed, r.Violation, r.Plan, seed)
 		}
 	}
 	if acked < int(n)*50 {
 		t.Errorf("only %d writes were acknowledged in %d seeds: the faults leave nothing to check", acked, n)
+	}
+	if moved.Rings < int(n) || moved.TakeOvers < int(n)/10 || moved.Removals < int(n)/20 || moved.Replans < int(n) {
+		t.Errorf("in %d seeds only %+v happened to members and rings", n, moved)
 	}
 }
 
@@ -58,7 +59,7 @@ func TestPlansVary(t *testing.T) {
 	nodes, durability, faults := map[int]int{}, map[string]int{}, map[faultKind]int{}
 	sloppy, calm := 0, 0
 	for seed := uint64(1); seed <= 500; seed++ {
-		p := drawPlan(seed)
+		p := drawStill(seed)
 		if err := p.properties.Validate(); err != nil {
 			t.Fatalf("seed %d: %v", seed, err)
 		}
@@ -83,92 +84,27 @@ func TestPlansVary(t *testing.T) {
 	}
 }
 
-// sloppy makes hints likely: fallbacks, and nodes that are gone for a while.
-func sloppy(p *plan) {
-	only(faultCrash, faultCut, faultIsolate, faultHeal)(p)
-	p.nodes, p.spares = 5, 2
-	p.properties.Quorum = quorum.Params{N: 3, R: 2, W: 2}
-	p.disk.sync = 5 * time.Millisecond
-}
-
-// TestMutations plants bugs and requires that the checks find each of them
-// within its number of seeds, as a breach of an invariant that it breaks. shape
-// turns the plans towards what the bug needs, where it is rare.
+// TestMutations plants bugs and requires that the checks find each of them within its
+// number of seeds, as a breach of an invariant that it breaks. Those that take long are
+// left to `make mutants`.
 func TestMutations(t *testing.T) {
-	for _, tc := range []struct {
-		mutation mutation
-		seeds    uint64
-		breaks   []string
-		shape    func(*plan)
-	}{
-		{mutation: ackEarly, seeds: 10, breaks: []string{"I4"}},
-		{mutation: ackBelowW, seeds: 10, breaks: []string{"I4"}},
-		{mutation: countTwice, seeds: 10, breaks: []string{"I4"}},
-		{mutation: keepEpoch, seeds: 20, breaks: []string{"I1"}},
-		{mutation: keepFloor, seeds: 50, breaks: []string{"I1"}, shape: only(faultCrash, faultCrashAll)},
-		{mutation: keepCommit, seeds: 50, breaks: []string{"I1"}, shape: only(faultFull)},
-		{mutation: forgetBar, seeds: 200, breaks: []string{"I1", "I2"}, shape: only(faultForget, faultClog, faultHalves, faultHeal)},
-		{mutation: leaseLate, seeds: 50, breaks: []string{"I1", "I2"}, shape: func(p *plan) {
-			only(faultCrash)(p)
-			p.disk.sync, p.lease = 100*time.Millisecond, 4
-		}},
-		{mutation: contextIgnored, seeds: 10, breaks: []string{"I3", "I14"}},
-		{mutation: contextEverything, seeds: 10, breaks: []string{"I3"}},
-		{mutation: dedupeOff, seeds: 50, breaks: []string{"I15"}, shape: only(faultCut, faultHeal)},
-		{mutation: noSlack, seeds: 200, breaks: []string{"I15"}, shape: func(p *plan) {
-			only(faultCut, faultHeal)(p)
-			p.fault.skew, p.slack, p.load.keys, p.load.clients = 500*time.Millisecond, time.Second, 1, 7
-		}},
-		{mutation: sendDelta, seeds: 10, breaks: []string{"I3"}},
-		{mutation: corruptAsNothing, seeds: 100, breaks: []string{"R1"}, shape: only(faultCorrupt, faultCut, faultHeal)},
-		{mutation: repairHalf, seeds: 50, breaks: []string{"I1"}},
-		{mutation: failForCertain, seeds: 100, breaks: []string{"F1"}, shape: func(p *plan) {
-			only(faultSyncFails)(p)
-			p.disk.sync = 2 * time.Microsecond
-		}},
-		{mutation: reuseNumbers, seeds: 200, breaks: []string{"I1", "I4"}, shape: only(faultCrash, faultClog)},
-		{mutation: serveExpired, seeds: 100, breaks: []string{"I12"}, shape: func(p *plan) {
-			only(faultPause)(p)
-			p.load.timeout = 200 * time.Millisecond
-		}},
-		{mutation: mergeByTime, seeds: 10, breaks: []string{"I3"}},
-		{mutation: dropUnconfirmed, seeds: 200, breaks: []string{"I5"}, shape: sloppy},
-		{mutation: dropChanged, seeds: 200, breaks: []string{"I5"}, shape: sloppy},
-		{mutation: dropDamaged, seeds: 1000, breaks: []string{"I5"}, shape: func(p *plan) {
-			only(faultCorrupt, faultCut, faultIsolate, faultHeal)(p)
-			p.nodes, p.spares, p.load.keys = 4, 0, 1
-		}},
-		{mutation: confirmEarly, seeds: 200, breaks: []string{"I5"}, shape: sloppy},
-	} {
-		t.Run(tc.mutation.String(), func(t *testing.T) {
+	for _, m := range mutants() {
+		if m.seeds > 50 && m.moves {
+			continue
+		}
+		t.Run(m.mutation.String(), func(t *testing.T) {
 			t.Parallel()
-			for seed := uint64(1); seed <= tc.seeds; seed++ {
-				p := drawPlan(seed)
-				if tc.shape != nil {
-					tc.shape(&p)
-				}
-				v := run(p, tc.mutation, nil).Violation
-				if v == nil {
-					continue
-				}
-				if !slices.Contains(tc.breaks, v.Invariant) {
-					t.Fatalf("seed %d: it breaks %v, want one of %v", seed, v, tc.breaks)
-				}
-				t.Logf("caught by seed %d: %v", seed, v)
-				return
+			seed, v := m.hunt()
+			switch {
+			case v == nil:
+				t.Fatalf("not caught in %d seeds", m.seeds)
+			case !slices.Contains(m.breaks, v.Invariant):
+				t.Fatalf("seed %d: it breaks %v, want one of %v", seed, v, m.breaks)
 			}
-			t.Fatalf("not caught in %d seeds", tc.seeds)
+			t.Logf("caught by seed %d: %v", seed, v)
 		})
 	}
-}
-
-// only leaves a plan no faults but the given ones, and those often.
-func only(kinds ...faultKind) func(*plan) {
-	return func(p *plan) {
-		p.fault.weights = [faultKinds]float64{}
-		for _, k := range kinds {
-			p.fault.weights[k] = 1
-		}
-		p.fault.every = min(p.fault.every, 150*time.Millisecond)
+	if n := len(mutants()); n != int(mutations)-1 {
+		t.Fatalf("%d mutants of %d", n, mutations-1)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/dynactor/dynactor/dynamo"
-	"github.com/dynactor/dynactor/dynamo/clock"
 	"github.com/dynactor/dynactor/dynamo/version"
 	"github.com/dynactor/dynactor/dynamo/vnode"
 )
@@ -59,7 +58,8 @@ type vnodeShell struct {
 	sync    bool
 	applied []answer
 	durable []answer
-	made    []*put // as the checker knows the turn's dots
+	made    []*put        // as the checker knows the turn's dots
+	after   []func(error) // what to do when reads see the turn, or when it failed
 }
 
 // open leases epochs; until the lease is durable messages wait.
@@ -72,7 +72,7 @@ func (v *vnodeShell) open() {
 	if v.n.c.mutation == keepFloor && found && !meta.Clean {
 		meta.Clean, meta.Next = true, meta.Limit
 	}
-	state, lease := vnode.Start(meta, found, v.n.c.incarnation(), v.n.c.plan.lease)
+	state, lease := vnode.Start(meta, found, v.n.incarnation(v.partition), v.n.c.plan.lease)
 	v.state = state
 	if v.n.c.mutation == leaseLate {
 		v.onLease(lease.Limit, nil)
@@ -194,6 +194,7 @@ func (v *vnodeShell) handle(turn []envelope) {
 		return
 	}
 	v.writes, v.commits, v.sync, v.applied, v.durable, v.fresh, v.made = nil, false, false, nil, nil, nil, nil
+	v.after = nil
 	for _, e := range turn {
 		late := v.n.c.now > e.expires
 		if late && v.n.c.mutation != serveExpired {
@@ -216,6 +217,8 @@ func (v *vnodeShell) handle(turn []envelope) {
 			v.handoff(m, e.from)
 		case *dropHints:
 			v.dropHints(m, e.from)
+		case *fillRequest:
+			v.fill(m, e.from)
 		}
 	}
 	v.commit()
@@ -278,7 +281,7 @@ func (v *vnodeShell) set(k *keyInfo, s vnode.Stored) {
 
 // coordinate makes the dot of a client's write.
 func (v *vnodeShell) coordinate(m *coordinate, from pid) {
-	if !v.writable(from) {
+	if !v.writable(from) || !v.current(m.plan, from) {
 		return
 	}
 	v.extend()
@@ -325,10 +328,18 @@ func (v *vnodeShell) acknowledge(a answer, sync bool) {
 
 // replicate merges a coordinator's record into what is stored.
 func (v *vnodeShell) replicate(m *replicateRequest, from pid) {
-	if !v.writable(from) {
+	if !v.writable(from) || !v.current(m.plan, from) {
 		return
 	}
 	k := &v.n.c.keys[m.key]
+	if !v.n.owns(k) && (m.hintFor == "" || m.hintFor == v.n.id) {
+		f := failure{codeInvalid}
+		if v.n.behind(m.plan, from.endpoint) {
+			f = failure{codeNotReady}
+		}
+		v.n.tell(from, f)
+		return
+	}
 	if !v.take(k, m.record) {
 		v.n.tell(from, failure{codeStorage})
 		return
@@ -397,6 +408,9 @@ func (v *vnodeShell) commit() {
 	for _, a := range v.applied {
 		v.n.tell(a.to, a.body)
 	}
+	for _, do := range v.after {
+		do(nil)
+	}
 }
 
 // committed answers those who waited for the disk. A commit that failed was
@@ -427,16 +441,24 @@ func (v *vnodeShell) uncommitted() {
 			v.n.tell(a.to, failure{codeStorage})
 		}
 	}
+	for _, do := range v.after {
+		do(errBroken)
+	}
 	v.fail()
 }
 
 // read answers with the stored record, from the pool of readers.
 func (v *vnodeShell) read(m *readRequest, from pid) {
+	if !v.current(m.plan, from) {
+		return
+	}
 	n, k := v.n, &v.n.c.keys[m.key]
+	n.behind(m.plan, from.endpoint)
+	proof := n.proves(k)
 	v.n.after(scale(n.c.random.disk.Float64(), n.c.plan.disk.read), func() {
 		b, found, err := n.disk.get(k.stored)
 		if err == nil && !found {
-			n.tell(from, readReply{authoritative: n.owns(k)})
+			n.tell(from, readReply{authoritative: proof && n.proves(k)})
 			return
 		}
 		var rec []byte
@@ -449,37 +471,7 @@ func (v *vnodeShell) read(m *readRequest, from pid) {
 		case err != nil:
 			n.tell(from, failure{codeStorage})
 		default:
-			n.tell(from, readReply{record: rec, authoritative: true})
+			n.tell(from, readReply{record: rec, authoritative: proof && n.proves(k)})
 		}
 	})
-}
-
-// mutatePut plants the mutations of a client's write.
-func (v *vnodeShell) mutatePut(p *vnode.Put, stored *vnode.Stored) {
-	switch v.n.c.mutation {
-	case contextIgnored:
-		p.Context = version.Context{}
-	case contextEverything:
-		p.Context = stored.Record.Context()
-	case noSlack:
-		p.Slack = 1
-	case dedupeOff:
-		recent := slices.Clone(stored.Record.Recent)
-		stored.Record.Recent = slices.DeleteFunc(recent, func(x version.Applied) bool { return x.Request == p.Request })
-	}
-}
-
-// keepEpoch gives a forgotten key's write the dot that the key's first write
-// got from this vnode.
-func (v *vnodeShell) keepEpoch(k *keyInfo, r *vnode.Result) {
-	first, ok := v.n.c.check.firstDot(v.state.Incarnation(), k)
-	if !ok {
-		return
-	}
-	rec := &r.Stored.Record
-	rec.Clock = clock.Of(clock.Entry{Actor: first.Actor, Counter: first.Counter})
-	rec.Versions[0].Dot, r.Dot = first, first
-	for i := range rec.Recent {
-		rec.Recent[i].Dot = first
-	}
 }

@@ -5,7 +5,7 @@
 //	sim -from 500 -seeds 100  seeds 500 to 599
 //	sim -seed 4711 [-trace]   one seed; with its whole trace
 //
-// The last line on standard output is `sim: seeds=N acked=M violations=V`; the
+// In two of five seeds members and ring change; a line says how often. The last line on standard output is `sim: seeds=N acked=M violations=V`; the
 // exit status is 1 unless V is 0. Progress and failures go to standard error.
 package main
 
@@ -44,6 +44,8 @@ func main() {
 	default:
 		t.runAll(*from, *seeds)
 	}
+	fmt.Printf("sim: moving seeds=%d versions=%d rings=%d take-overs=%d removals=%d replanned=%d\n",
+		t.moving, t.moved.Versions, t.moved.Rings, t.moved.TakeOvers, t.moved.Removals, t.moved.Replans)
 	fmt.Printf("sim: seeds=%d acked=%d violations=%d\n", t.seeds, t.acked, t.violations)
 	if t.violations > 0 {
 		os.Exit(1)
@@ -54,6 +56,9 @@ func main() {
 type total struct {
 	mu                       sync.Mutex
 	seeds, acked, violations int
+	// moving is in how many seeds members and ring changed, moved what happened there.
+	moving int
+	moved  sim.Moved
 }
 
 // runAll runs seeds on all cores, each seed on one.
@@ -81,6 +86,10 @@ func (t *total) add(r sim.Result) {
 	defer t.mu.Unlock()
 	t.seeds++
 	t.acked += r.Acked
+	if r.Moving {
+		t.moving++
+		t.moved.Add(r.Moved)
+	}
 	if r.Violation != nil {
 		t.violations++
 		report(r)
