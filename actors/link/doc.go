@@ -42,7 +42,9 @@
 //   - Up: the caller is accepted, and replaces the connection, if its hello is
 //     newer than what it last said on that connection. It would not call if it
 //     had a connection, so ours is dead and we have not noticed. An older
-//     hello is the leftover of a race that is decided already.
+//     hello is the leftover of a race that is decided already. A caller that is
+//     another process of that name is refused while the connection lives; only
+//     a process that is in no cluster gives way to one that is.
 //
 // So two simultaneous attempts end as one connection without a second round,
 // and a leftover attempt cannot tear down the connection that won.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -160,6 +161,41 @@ func TestRestartedPeer(t *testing.T) {
 	if !traffic(t, get, far) {
 		t.Error("the old process disturbed the new one")
 	}
+}
+
+// A node's connection is not taken over by another process under its name; one that is
+// in no cluster gives way to one that is.
+func TestTwins(t *testing.T) {
+	a := node(t, "a")
+	process := func(number uint64, cluster bool) *end {
+		return newEnd(t, "b", func(c *Config) {
+			c.Role, c.Start = messages.RoleNode, number
+			if !cluster {
+				c.ClusterID = nil
+			}
+		})
+	}
+	refused := func(e *end) func() bool {
+		return func() bool {
+			return slices.ContainsFunc(e.links.Refusals(), func(r Refusal) bool { return !r.Ours && r.Code == RefusedDuplicate })
+		}
+	}
+	fresh := process(9, false)
+	fresh.setPeer("a", a.address)
+	eventually(t, "the one without a cluster is connected", func() bool { return fresh.up("a") })
+	member := process(5, true)
+	member.setPeer("a", a.address)
+	eventually(t, "the member is connected", func() bool { s, _ := a.links.Peer("b"); return s.Up() && s.Start == 5 && member.bothUp("a") })
+	eventually(t, "the one without a cluster is refused", refused(fresh))
+	copied := process(6, true)
+	copied.setPeer("a", a.address)
+	eventually(t, "a later start is refused", refused(copied))
+	if s, _ := a.links.Peer("b"); !s.Up() || s.Start != 5 {
+		t.Errorf("now a is connected with %+v", s)
+	}
+	member.stop()
+	fresh.stop()
+	eventually(t, "the later one is connected when the first has gone", func() bool { return copied.up("a") })
 }
 
 func TestDuplicateClient(t *testing.T) {

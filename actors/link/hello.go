@@ -48,6 +48,9 @@ type Hello struct {
 	Advertise string
 	// Store is the id of the node's store; empty with clients.
 	Store []byte
+	// Process is a random number that each process has its own of: copies of one
+	// store start under the same numbers.
+	Process uint64
 }
 
 // appendHello appends a hello or welcome frame.
@@ -65,6 +68,7 @@ func appendHello(dst []byte, kind byte, h *Hello) []byte {
 	dst = appendString(dst, h.Target)
 	dst = appendString(dst, h.Advertise)
 	dst = appendString(dst, string(h.Store))
+	dst = binary.BigEndian.AppendUint64(dst, h.Process)
 	return endFrame(dst, start)
 }
 
@@ -89,6 +93,7 @@ func parseHello(b []byte) (Hello, error) {
 	h.Target = string(d.bytes(MaxNodeID))
 	h.Advertise = string(d.bytes(MaxText))
 	h.Store = bytes.Clone(d.bytes(MaxClusterID))
+	h.Process = d.uint64()
 	if d.bad {
 		return Hello{}, fmt.Errorf("%w: %d bytes are not its fields", ErrHello, len(b))
 	}
@@ -204,7 +209,7 @@ func judge(own, their *Hello) *Refusal {
 	case len(own.ClusterID) > 0 && len(their.ClusterID) > 0 && !bytes.Equal(own.ClusterID, their.ClusterID):
 		return no(RefusedCluster, "%s and %s are in two clusters of the name %q: %x and %x", own.NodeID, their.NodeID, own.Cluster,
 			own.ClusterID, their.ClusterID)
-	case their.NodeID == own.NodeID && their.Start == own.Start:
+	case their.NodeID == own.NodeID && their.Process == own.Process:
 		return no(RefusedSelf, "%s has dialled itself", own.NodeID)
 	case their.NodeID == own.NodeID:
 		return no(RefusedDuplicate, "the id %s is in use by another process (starts %d and %d)", own.NodeID, own.Start, their.Start)

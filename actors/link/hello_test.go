@@ -14,7 +14,7 @@ import (
 func helloOf(id string, start uint64) Hello {
 	return Hello{
 		MinVersion: minVersion, MaxVersion: maxVersion, Role: messages.RoleNode, Start: start,
-		Cluster: "shop", ClusterID: []byte{1}, NodeID: id,
+		Cluster: "shop", ClusterID: []byte{1}, NodeID: id, Process: start,
 	}
 }
 
@@ -81,6 +81,7 @@ func drawHello(t *rapid.T) Hello {
 		Start: rapid.Uint64().Draw(t, "start"), Sequence: rapid.Uint64().Draw(t, "sequence"),
 		Cluster: text(MaxText, "cluster"), ClusterID: []byte(text(MaxClusterID, "cluster id")),
 		NodeID: text(MaxNodeID, "id"), Target: text(MaxNodeID, "target"), Advertise: text(MaxText, "advertise"), Store: []byte(text(MaxClusterID, "store")),
+		Process: rapid.Uint64().Draw(t, "process"),
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -26,6 +27,13 @@ const maxLogLines = 10
 // maxStarts bounds the start numbers that are remembered.
 const maxStarts = 1 << 16
 
+// startSeen is the latest start of a node. Each store counts its own; which of them
+// is the member's is a question for Config.Admit.
+type startSeen struct {
+	store string
+	start uint64
+}
+
 // Links are all connections of one actor system. There is one per system: the
 // library has no way to take an address resolver back.
 type Links struct {
@@ -33,8 +41,10 @@ type Links struct {
 	system *actor.ActorSystem
 	logger *slog.Logger
 	base   time.Time
-	root   *actor.PID
-	ended  chan struct{} // the root actor is gone
+	// process tells this process from others under its name.
+	process uint64
+	root    *actor.PID
+	ended   chan struct{} // the root actor is gone
 
 	outlets  sync.Map // peer id → *outlet
 	drops    [reasons]atomic.Uint64
@@ -47,7 +57,7 @@ type Links struct {
 	stopping  bool
 	wanted    map[string]string    // peer id → address
 	prospects map[string]*prospect // address → who is there
-	starts    map[string]uint64    // node id → highest start seen
+	starts    map[string]startSeen // node id → latest start seen
 	open      map[net.Conn]bool    // every connection → accepted
 	accepted  int
 	greeting  int
@@ -68,8 +78,8 @@ func New(system *actor.ActorSystem, config Config) (*Links, error) {
 		return nil, problem
 	}
 	l := &Links{
-		config: config, system: system, logger: config.Logger, base: time.Now(), ended: make(chan struct{}),
-		wanted: make(map[string]string), prospects: make(map[string]*prospect), starts: make(map[string]uint64),
+		config: config, system: system, logger: config.Logger, base: time.Now(), process: rand.Uint64(), ended: make(chan struct{}),
+		wanted: make(map[string]string), prospects: make(map[string]*prospect), starts: make(map[string]startSeen),
 		open: make(map[net.Conn]bool), logged: make(map[string]bool),
 	}
 	if l.logger == nil {
@@ -312,11 +322,11 @@ func (l *Links) judgeMember(h *Hello) *Refusal {
 	l.mu.Lock()
 	seen := l.starts[h.NodeID]
 	l.mu.Unlock()
-	if h.Start >= seen {
+	if h.Start >= seen.start || string(h.Store) != seen.store {
 		return nil
 	}
 	return &Refusal{Peer: h.NodeID, Code: RefusedStart, Ours: true,
-		Text: fmt.Sprintf("%s has been started since: this is start %d, the latest is %d", h.NodeID, h.Start, seen)}
+		Text: fmt.Sprintf("%s has been started since: this is start %d, the latest is %d", h.NodeID, h.Start, seen.start)}
 }
 
 func (l *Links) noteStart(h *Hello) {
@@ -324,8 +334,9 @@ func (l *Links) noteStart(h *Hello) {
 		return
 	}
 	l.mu.Lock()
-	if _, known := l.starts[h.NodeID]; known || len(l.starts) < maxStarts {
-		l.starts[h.NodeID] = max(l.starts[h.NodeID], h.Start)
+	seen, known := l.starts[h.NodeID]
+	if (known || len(l.starts) < maxStarts) && (string(h.Store) != seen.store || h.Start > seen.start) {
+		l.starts[h.NodeID] = startSeen{string(h.Store), h.Start}
 	}
 	l.mu.Unlock()
 }

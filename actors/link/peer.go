@@ -9,8 +9,6 @@ import (
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
-
-	"github.com/dynactor/dynactor/messages"
 )
 
 // stableAfter is how long a connection must have lasted for the next attempt
@@ -151,21 +149,6 @@ func (p *peer) readdress() {
 	}
 }
 
-func (p *peer) inbound(m *inbound) {
-	l := p.lanes[m.hello.Lane]
-	a := &arrival{wire: m.wire, hello: m.hello}
-	isClient := m.hello.Role == messages.RoleClient
-	if c := p.lanes[LaneRequest].conn; isClient && p.address != "" || c != nil && c.peer.Role != m.hello.Role {
-		p.refuse(a, RefusedDuplicate) // a client with a node's name, or the reverse
-		return
-	}
-	ev := event{
-		kind: evInbound, theirs: mark{m.hello.Start, m.hello.Sequence},
-		smaller: m.hello.NodeID < p.links.config.NodeID, client: isClient,
-	}
-	p.step(l, ev, a)
-}
-
 func (p *peer) dialed(m *dialed) {
 	ev := event{kind: evDialed, attempt: m.attempt}
 	if m.err != nil {
@@ -285,25 +268,6 @@ func (p *peer) greet(l *lane, fx effect, w *wire) {
 	p.work.Go(func() {
 		hello, err := p.links.greet(ctx, w, &own)
 		p.links.system.Root.Send(p.self, &greeted{lane: l.index, attempt: fx.attempt, wire: w, own: own, hello: hello, err: err})
-	})
-}
-
-func (p *peer) refuse(a *arrival, code RefusalCode) {
-	r := &Refusal{Peer: p.outlet.id, Address: a.wire.RemoteAddr().String(), Code: code, Ours: true}
-	switch code {
-	case RefusedDuplicate:
-		r.Text = "another process with the id " + p.outlet.id + " is connected"
-	case RefusedSuperseded:
-		r.Text = "the connection from " + p.links.config.NodeID + " goes on"
-	default:
-		r.Text = "at " + p.links.config.NodeID
-	}
-	p.links.refused(r)
-	p.work.Go(func() {
-		if err := a.wire.refuse(r); err != nil {
-			p.links.logger.Debug("refusing failed", "peer", r.Peer, "error", err)
-		}
-		p.links.closeWire(a.wire)
 	})
 }
 
