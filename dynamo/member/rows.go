@@ -74,10 +74,14 @@ func (rows Rows) Digest() uint64 {
 	return h.Sum64()
 }
 
-// Retain forgets the rows of all but members that are not gone.
+// Retain forgets all rows that are not Of a member.
 func (rows Rows) Retain(d *Document) {
-	maps.DeleteFunc(rows, func(id dynamo.NodeID, _ Row) bool {
-		m, ok := d.Member(id)
-		return !ok || m.Status == Gone
-	})
+	maps.DeleteFunc(rows, func(_ dynamo.NodeID, r Row) bool { return !r.Of(d) })
+}
+
+// Of reports whether the row is of a member that is not gone, and of its store:
+// another store counts its starts anew, so their rows have no order.
+func (r Row) Of(d *Document) bool {
+	m, ok := d.Member(r.Node)
+	return ok && m.Status != Gone && m.Store == r.Store
 }
