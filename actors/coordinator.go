@@ -142,6 +142,8 @@ func (c *coordinatorActor) refusal(o order) *messages.Failure {
 		return messages.Fail(messages.CodeNotReady, "%s is not in a cluster yet", c.s.Self)
 	case c.stopping:
 		return messages.Fail(messages.CodeNotReady, "%s is stopping", c.s.Self)
+	case c.s.quarantined() != "":
+		return messages.Fail(messages.CodeNotReady, "%s", c.s.quarantined())
 	case o.round > 0: // was let in before
 	case c.s.unanswered.Load() >= int64(c.s.MaxRequests), c.inFlight >= lingerFactor*c.s.MaxRequests:
 		c.s.Counters.Shed.Add(1)

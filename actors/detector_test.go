@@ -42,6 +42,7 @@ func TestDetectorFollowsLinks(t *testing.T) {
 // TestSuspectedNodeIsProbed: a node that leaves requests unanswered is not asked
 // any more, but probed, until it answers.
 func TestSuspectedNodeIsProbed(t *testing.T) {
+	t.Parallel()
 	r := detecting(t, 3)
 	r.replicas("n3")
 	probes := make(chan actortest.Received, 100)
@@ -67,6 +68,7 @@ func TestSuspectedNodeIsProbed(t *testing.T) {
 // TestReadsDoNotExcuseWrites: a node that answers reads, from memory, but no writes
 // is suspected.
 func TestReadsDoNotExcuseWrites(t *testing.T) {
+	t.Parallel()
 	r := detecting(t, 3)
 	r.replicas("n3")
 	r.peers.Handle("n2", func(m actortest.Received) {
@@ -87,6 +89,7 @@ func TestReadsDoNotExcuseWrites(t *testing.T) {
 // TestSilentCoordinatorIsSuspected: one that writes are passed on to, and that
 // does not answer, is noticed too.
 func TestSilentCoordinatorIsSuspected(t *testing.T) {
+	t.Parallel()
 	r := start(t, setup{nodes: 5, partitions: 16, change: func(c *Config) { c.Reachable = nil }})
 	x := sloppy{rig: r}
 	name, _, primaries := x.key(false, 0)

@@ -223,6 +223,7 @@ func (x *filler) done() {
 // TestFillFromAllSources: what any source has is here in the end; only one source
 // sends all of its records, the others what is missing or differs.
 func TestFillFromAllSources(t *testing.T) {
+	t.Parallel()
 	x := startFiller(t, nil, nil)
 	x.done()
 	sent := 0
@@ -252,6 +253,7 @@ func TestFillFromAllSources(t *testing.T) {
 // TestFillGoesOn: a source that fails in the middle is asked again from where it
 // was, and nothing counts as filled without it.
 func TestFillGoesOn(t *testing.T) {
+	t.Parallel()
 	var first map[string]*source
 	x := startFiller(t, nil, func(all map[string]*source) {
 		first = all
@@ -272,6 +274,7 @@ func TestFillGoesOn(t *testing.T) {
 
 // TestFillAfterRestart: what was not complete when the node stopped is done again.
 func TestFillAfterRestart(t *testing.T) {
+	t.Parallel()
 	x := startFiller(t, nil, func(all map[string]*source) { all["n4"].set(2, nil) })
 	actortest.Eventually(t, "some is here", func() bool { return len(x.all["n4"].requests()) > 10 })
 	disk := copied(t, x.engine)
@@ -282,6 +285,7 @@ func TestFillAfterRestart(t *testing.T) {
 
 // TestFillOfStaleSource: a source that does not know of the movement is asked again.
 func TestFillOfStaleSource(t *testing.T) {
+	t.Parallel()
 	stale := messages.Fail(messages.CodeStale, "what movement?")
 	x := startFiller(t, nil, func(all map[string]*source) { all["n2"].set(-1, stale) })
 	actortest.Eventually(t, "it was asked", func() bool { return len(x.all["n2"].requests()) > 0 })

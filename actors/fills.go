@@ -67,6 +67,9 @@ func (f *filling) work() work { return work{slot: slot{partition: f.partition}, 
 // toFill are the fills that this node has to do.
 func (t *transfersActor) toFill(doc *member.Document) []work {
 	var out []work
+	if t.s.quarantined() != "" {
+		return nil
+	}
 	for _, f := range doc.FillsOf(t.s.Self) {
 		if !t.s.filled.has(doc.Target(), f.Partition) {
 			out = append(out, work{slot: slot{partition: f.Partition}, fill: true})

@@ -28,9 +28,14 @@ const (
 // gossip is the membership actor's part in spreading what nodes know: digests
 // first, so that an idle round costs a few bytes, then what differs.
 type gossip struct {
-	rows  member.Rows
-	timer *rt.Timer
-	last  time.Time // of the rounds
+	rows member.Rows
+	// renewed is when a member was last heard of by a new row.
+	renewed map[dynamo.NodeID]time.Time
+	// contacted are members whose answer is awaited to what this node knows. What
+	// they lack is sent after that once: one that cannot use it would lack it for ever.
+	contacted map[dynamo.NodeID]bool
+	timer     *rt.Timer
+	last      time.Time // of the rounds
 	// due is when this node takes the movement on from the version, if nobody does
 	// before.
 	due     time.Time
@@ -50,8 +55,10 @@ func (m *membershipActor) gossips(ctx actor.Context) {
 	case *gossipTime:
 		if msg.by == m {
 			m.armGossip()
-			m.round1(ctx)
-			m.lead(ctx)
+			if m.s.quarantined() == "" {
+				m.round1(ctx)
+				m.lead(ctx)
+			}
 		}
 	case *messages.GossipRequest:
 		if m.inCluster(ctx) {
@@ -84,7 +91,7 @@ func (m *membershipActor) failure(ctx actor.Context, f *messages.Failure) {
 }
 
 func (m *membershipActor) startGossip() {
-	m.rows = member.Rows{}
+	m.rows, m.renewed, m.contacted = member.Rows{}, map[dynamo.NodeID]time.Time{}, map[dynamo.NodeID]bool{}
 	m.armGossip()
 }
 
@@ -113,6 +120,7 @@ func (m *membershipActor) round1(ctx actor.Context) {
 
 // contact compares what this node knows with what another does.
 func (m *membershipActor) contact(ctx actor.Context, node dynamo.NodeID) {
+	m.contacted[node] = true
 	ctx.Request(on(node, nameMembership), &messages.GossipRequest{
 		Version: m.voter.Document.Version, Digest: m.rows.Digest(), TimeoutMs: uint32(gossipRound.Milliseconds()),
 	})
@@ -140,6 +148,10 @@ func (m *membershipActor) answerGossip(ctx actor.Context, r *messages.GossipRepl
 	}
 	m.merge(ctx, r.GetRows())
 	m.news(ctx, r.GetDocument())
+	if !m.contacted[from(ctx)] {
+		return
+	}
+	delete(m.contacted, from(ctx))
 	now := m.voter.Document
 	push := &messages.GossipRequest{Version: now.Version, Digest: m.rows.Digest(), TimeoutMs: uint32(gossipRound.Milliseconds())}
 	if len(r.GetRows()) > 0 && r.GetDigest() != push.Digest {
@@ -169,11 +181,8 @@ func (m *membershipActor) merge(ctx actor.Context, rows []*messages.NodeRow) {
 			m.s.Log.Warn("unusable row", slog.String("from", string(from(ctx))), slog.Any("error", err))
 			continue
 		}
-		x, known := m.voter.Document.Member(row.Node)
-		if row.Node == m.s.Self || !known || x.Status == member.Gone {
-			continue
-		}
-		if m.rows.Merge(row) {
+		if row.Node != m.s.Self && row.Of(&m.voter.Document) && m.rows.Merge(row) {
+			m.renewed[row.Node] = time.Now()
 			m.s.Founding.Moved(row.Node, row.Address)
 		}
 	}
@@ -183,7 +192,7 @@ func (m *membershipActor) merge(ctx actor.Context, rows []*messages.NodeRow) {
 // it to the member that takes the movement on; the others hear of it by gossip.
 func (m *membershipActor) factsChanged(ctx actor.Context) {
 	doc := m.s.Document()
-	if doc == nil {
+	if doc == nil || m.s.quarantined() != "" {
 		return
 	}
 	self := m.s.Founding.Config.Self

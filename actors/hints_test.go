@@ -237,6 +237,7 @@ func TestFallbackKeepsForOthersToo(t *testing.T) {
 // TestHandoff: when the node is back, it gets what was kept for it, and nothing is
 // kept any more; also after a restart of the one that keeps.
 func TestHandoff(t *testing.T) {
+	t.Parallel()
 	for _, restart := range []bool{false, true} {
 		t.Run(fmt.Sprintf("restart=%v", restart), func(t *testing.T) {
 			x := startSloppy(t, nil, nil)
@@ -276,6 +277,7 @@ func TestHandoff(t *testing.T) {
 // TestHandoffKeepsWhatIsNotSafe: a receiver that refuses, or too few that can be
 // reached, leave the hint where it is, until they take it.
 func TestHandoffKeepsWhatIsNotSafe(t *testing.T) {
+	t.Parallel()
 	x := startSloppy(t, nil, nil)
 	name, p, primaries := x.key(false, 0)
 	refusing := x.others[string(primaries[2])]

@@ -2,6 +2,8 @@ package actors
 
 import (
 	"log/slog"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -112,7 +114,7 @@ func (m *membershipActor) Receive(ctx actor.Context) {
 		m.elected(ctx, msg)
 	case *actor.Stopping, *actor.Restarting:
 		m.gossip.timer.Stop()
-		m.stopProposal()
+		m.end()
 	default:
 		if !m.decides(ctx) {
 			m.gossips(ctx)
@@ -154,10 +156,19 @@ func (m *membershipActor) tick(ctx actor.Context) {
 	m.run(ctx, m.machine.Step(round))
 	if note := m.machine.Note(); note != m.note {
 		m.note = note
-		m.s.foundingNote.Store(&note)
+		m.tellNote()
 		m.s.Log.Info("no cluster yet", slog.String("state", m.machine.State().String()), slog.String("why", note))
 	}
 	m.s.Wheel.Send(ctx.Self(), &tick{machine: m.machine}, foundingRound)
+}
+
+// tellNote tells health what this node waits for.
+func (m *membershipActor) tellNote() {
+	note := m.note
+	if m.refusal != "" {
+		note += ": " + m.refusal
+	}
+	m.s.foundingNote.Store(&note)
 }
 
 // run carries out effects in order.
@@ -244,6 +255,9 @@ func (m *membershipActor) enforce(ctx actor.Context, doc member.Document) {
 	ctx.Send(on(m.s.Self, nameVnodes), &document{doc: doc})
 	ctx.Send(on(m.s.Self, nameCoordinator), &document{doc: doc})
 	m.rows.Retain(&doc)
+	voters := doc.Voters()
+	maps.DeleteFunc(m.renewed, func(id dynamo.NodeID, _ time.Time) bool { return !slices.Contains(voters, id) })
+	maps.DeleteFunc(m.contacted, func(id dynamo.NodeID, _ bool) bool { return !slices.Contains(voters, id) })
 	m.factsChanged(ctx)
 	m.tellWaiting(doc.Version)
 }
@@ -276,8 +290,11 @@ func (m *membershipActor) heard(ctx actor.Context, msg *messages.IdentityReply) 
 		known = m.named(*doc)
 		m.offers[who.ID] = *doc
 	}
-	if known == founding.NamesOthers {
+	switch known {
+	case founding.NamesOthers:
 		m.ask(ctx, who.ID, *doc)
+	case founding.NamesOurName:
+		m.reclaim(ctx, who.ID, *doc)
 	}
 	m.run(ctx, m.machine.Step(founding.Answer{From: who, Known: known}))
 }

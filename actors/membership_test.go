@@ -44,6 +44,7 @@ func TestRing(t *testing.T) {
 // TestFoundAlone: a node that founds alone stores its intent, is elected, stores
 // the document, and serves; before that it says that it does not.
 func TestFoundAlone(t *testing.T) {
+	t.Parallel()
 	intents, documents := make(chan func(error), 8), make(chan func(error), 8)
 	var elections atomic.Int32
 	elect := func(_ founding.ClusterID, done func(bool, dynamo.NodeID, error)) {

@@ -65,6 +65,7 @@ func (x *leftover) refuseAll(f *messages.Failure) {
 // TestMisplacedObjects: objects that a node is no replica of go to those that are,
 // and then are gone; before that the node is not idle.
 func TestMisplacedObjects(t *testing.T) {
+	t.Parallel()
 	x := startLeftover(t, 150, func(x *leftover) {
 		x.others[string(x.primaries[1])].fail(messages.Fail(messages.CodeStorage, "no disk"))
 	})
@@ -95,6 +96,7 @@ func TestMisplacedObjects(t *testing.T) {
 
 // TestMisplacedTooFew: one replica alone is not enough to drop what lies here.
 func TestMisplacedTooFew(t *testing.T) {
+	t.Parallel()
 	x := startLeftover(t, 3, func(x *leftover) {
 		x.peers.Handle(string(x.primaries[0]), nil)
 		x.peers.Handle(string(x.primaries[1]), nil)
@@ -109,6 +111,7 @@ func TestMisplacedTooFew(t *testing.T) {
 // TestMisplacedWithoutVnode: a partition that n1 is nowhere on the list of has a
 // vnode as long as something lies there.
 func TestMisplacedWithoutVnode(t *testing.T) {
+	t.Parallel()
 	disk := diskOf(t)
 	doc := joinUnderWay(t)
 	doc.Next, doc.Movement.Filling, doc.Movement.Joint = nil, nil, 0 // n1 is in no ring
@@ -172,6 +175,7 @@ func TestDropMisplaced(t *testing.T) {
 // TestRingChangesUnderTransfer: what was confirmed by the replicas of an older ring
 // is not dropped.
 func TestRingChangesUnderTransfer(t *testing.T) {
+	t.Parallel()
 	x := startHinted(t)
 	x.opinions.set(x.back, false)
 	m := x.next()

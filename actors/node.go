@@ -113,7 +113,10 @@ func (s *Services) health() (Health, <-chan struct{}) {
 		h.Partitions = max(all, len(doc.Vnodes(s.Self)))
 		h.Ready = up == h.Partitions
 	}
+	why := s.quarantined()
 	switch {
+	case why != "":
+		h.Ready, h.Reason = false, why
 	case doc == nil:
 		h.Reason = "not in a cluster yet"
 		if note := s.foundingNote.Load(); note != nil && *note != "" {
@@ -138,6 +141,7 @@ func (n *Node) WaitReady(ctx context.Context) error {
 		}
 		select {
 		case <-changed:
+		case <-time.After(refusedFor / 10): // a quarantine ends by time
 		case <-ctx.Done():
 			return fmt.Errorf("%w: %s", ctx.Err(), h.Reason)
 		}
@@ -149,6 +153,13 @@ func (n *Node) WaitReady(ctx context.Context) error {
 func (n *Node) PeerUp(id dynamo.NodeID) {
 	n.services.System.Root.Send(actor.NewPID(string(n.services.Self), nameDetector), &linkChanged{node: id, up: true})
 }
+
+// Refused notes that a node does not take this process for the member of its name:
+// it must not serve then. It never blocks.
+func (n *Node) Refused(by dynamo.NodeID, why string) { n.services.refusedBy(by, why) }
+
+// Welcomed notes that a node takes this process. It never blocks.
+func (n *Node) Welcomed(by dynamo.NodeID) { n.services.welcomed(by) }
 
 // PeerDown tells the requests under way that the link to a node broke: answers
 // to what they sent there will not come. It never blocks.

@@ -26,6 +26,10 @@ func (m *membershipActor) operate(ctx actor.Context, r *messages.ClusterRequest)
 		m.s.answer(asker, m.self, m.status(m.voter.Document))
 		return
 	}
+	if why := m.s.quarantined(); why != "" {
+		m.s.answer(asker, m.self, messages.Fail(messages.CodeNotReady, "%s", why))
+		return
+	}
 	c, err := operation(r)
 	if err != nil {
 		m.s.answer(asker, m.self, messages.Fail(messages.CodeInvalid, "%v", err))
@@ -48,6 +52,10 @@ func (m *membershipActor) operatorJoins(asker *actor.PID) {
 	if m.voter != nil {
 		m.s.answer(asker, m.self, messages.Fail(messages.CodeInvalid,
 			"%s is in the cluster %s already; ask the node that is to join", m.s.Self, m.voter.Document.ClusterName))
+		return
+	}
+	if len(m.askers) >= maxChanges {
+		m.s.answer(asker, m.self, messages.Fail(messages.CodeOverloaded, "too many wait for %s to be staged", m.s.Self))
 		return
 	}
 	m.askAgain(asker)
@@ -101,9 +109,9 @@ func changeFailure(err error) *messages.Failure {
 		code = messages.CodeUnknown
 	case errors.Is(err, member.ErrNoMajority):
 		code = messages.CodeUnavailable
-	case errors.Is(err, member.ErrOvertaken), errors.Is(err, member.ErrPlanChanged):
+	case errors.Is(err, member.ErrOvertaken), errors.Is(err, member.ErrPlanChanged), errors.Is(err, errTwin):
 		code = messages.CodeConflict
-	case errors.Is(err, errBusy):
+	case errors.Is(err, errNotBegun):
 		code = messages.CodeOverloaded
 	}
 	return messages.Fail(code, "%v", err)

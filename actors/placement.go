@@ -36,6 +36,7 @@ func (s *Services) enforce(doc member.Document) {
 		}
 	}
 	s.inForce.Store(after)
+	s.displace(&doc)
 }
 
 // stale reports whether a request for the partition that was planned with a version

@@ -2,7 +2,9 @@ package actors
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"time"
 
@@ -69,7 +71,7 @@ type (
 	}
 )
 
-var errBusy = errors.New("too many changes of the cluster are waiting")
+var errNotBegun = errors.New("the change was not begun")
 
 // decides handles what belongs to decisions, and reports whether that was it.
 func (m *membershipActor) decides(ctx actor.Context) bool {
@@ -164,7 +166,7 @@ func (m *membershipActor) afterVote(reply member.Reply, then func()) {
 // propose queues a change.
 func (m *membershipActor) propose(ctx actor.Context, c *change) {
 	if len(m.changes) >= maxChanges {
-		c.done(m.voter.Document, errBusy)
+		c.done(m.voter.Document, fmt.Errorf("%w: %d others wait", errNotBegun, maxChanges))
 		return
 	}
 	m.changes = append(m.changes, c)
@@ -175,7 +177,10 @@ func (m *membershipActor) propose(ctx actor.Context, c *change) {
 func (m *membershipActor) next(ctx actor.Context) {
 	for m.running == nil && len(m.changes) > 0 {
 		c, now := m.changes[0], m.voter.Document
-		next, err := c.make(now)
+		next, err := now, error(errNotBegun) // whoever asked has given up
+		if time.Now().Before(c.until) {
+			next, err = c.make(now)
+		}
 		if err == nil && next.Version == now.Version {
 			m.changes = m.changes[1:]
 			m.whenInForce(now.Version, func() { c.done(now, nil) })
@@ -216,8 +221,23 @@ func (m *membershipActor) armProposal(d time.Duration) {
 	m.again = m.s.Wheel.Send(m.self, &proposeAgain{to: m.running}, d)
 }
 
-// stopProposal ends the timer when the actor ends; others may finish what it began.
-func (m *membershipActor) stopProposal() { m.again.Stop() }
+// end answers all who wait, for nobody will when the actor has ended. Others may
+// finish the change that is under way; those behind it are not begun.
+func (m *membershipActor) end() {
+	m.again.Stop()
+	for i, c := range m.changes {
+		err := fmt.Errorf("%w: %s stops or starts over", errNotBegun, m.s.Self)
+		if i == 0 && m.running != nil {
+			err = fmt.Errorf("%w: %s stops or starts over", member.ErrUndecided, m.s.Self)
+		}
+		c.done(m.voter.Document, err)
+	}
+	m.tellWaiting(math.MaxUint64) // what was decided stays so
+	for _, pid := range m.askers {
+		m.s.answer(pid, m.self, messages.Fail(messages.CodeNotReady, "%s stops or starts over", m.s.Self))
+	}
+	m.changes, m.askers, m.running = nil, nil, nil
+}
 
 // carryOut does what a proposal asks for, in order.
 func (m *membershipActor) carryOut(ctx actor.Context, p *member.Proposal, effects []member.ProposalEffect) {
@@ -313,11 +333,14 @@ func (m *membershipActor) learn(doc member.Document) {
 }
 
 // spread sends a decided document to all members; who misses it hears of it by
-// gossip.
+// gossip, or is refused by its peers.
 func (m *membershipActor) spread(ctx actor.Context, doc member.Document) {
 	news := link.Share(&messages.DocumentNews{Document: messages.FromDocument(doc)})
+	before := m.s.Document()
 	for _, x := range doc.Members {
-		if x.ID != m.s.Self && x.Status != member.Gone {
+		was, _ := before.Member(x.ID)
+		// One that goes should hear of it while it is still connected.
+		if x.ID != m.s.Self && (x.Status != member.Gone || was.Status != member.Gone) {
 			to := on(x.ID, nameMembership)
 			ctx.Send(to, news.For(m.s.System, to))
 		}

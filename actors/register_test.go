@@ -212,6 +212,7 @@ func TestStaleCommit(t *testing.T) {
 // TestNoMajority: without one nothing is changed, and the answer says who is
 // lacking.
 func TestNoMajority(t *testing.T) {
+	t.Parallel()
 	r := start(t, setup{nodes: 3}) // n2 and n3 are not connected
 	m := creating("b")
 	m.TimeoutMs = 500
@@ -340,6 +341,7 @@ func TestNews(t *testing.T) {
 // TestIdleGossip: members that know the same say so in a few bytes; one that lacks
 // something gets it.
 func TestIdleGossip(t *testing.T) {
+	t.Parallel()
 	r := start(t, setup{nodes: 3, partitions: 64})
 	x := r.electors()
 	quiet := func(e *elector) (last *messages.GossipRequest) {
@@ -381,6 +383,7 @@ func TestIdleGossip(t *testing.T) {
 
 // TestManyChanges wait for their turn, up to a bound.
 func TestManyChanges(t *testing.T) {
+	t.Parallel()
 	r := start(t, setup{nodes: 3})
 	x := r.electors()
 	for _, e := range x {

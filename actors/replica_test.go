@@ -84,7 +84,11 @@ func (x *replica) answer(m any) any {
 		}
 		return &messages.HandoffReply{Batch: m.GetBatch()}
 	}
-	x.t.Errorf("a replica got %T", m)
+	switch m.(type) {
+	case *messages.RegisterRequest, *messages.FillRequest: // a movement goes on while a test takes its time
+	default:
+		x.t.Errorf("a replica got %T", m)
+	}
 	return nil
 }
 

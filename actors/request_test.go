@@ -151,6 +151,7 @@ func TestDeadline(t *testing.T) {
 // TestUnreachableReplica: one that is not connected, or refuses, costs nothing
 // while the quorum is met, and the request ends at once when it is not.
 func TestUnreachableReplica(t *testing.T) {
+	t.Parallel()
 	for name, break_ := range map[string]func(*rig, map[string]*replica){
 		"not connected": func(r *rig, _ map[string]*replica) { r.peers.Handle("n3", nil) },
 		"storage failed": func(_ *rig, x map[string]*replica) {

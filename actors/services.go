@@ -38,6 +38,7 @@ type Services struct {
 	misplaced  misplacedTable
 	filled     filledTable
 	peers      peerTable
+	quarantine quarantine
 }
 
 // Config is what a node's actors need from outside.

@@ -80,6 +80,7 @@ func (x *hinted) confirm(m actortest.Received) {
 // TestLateConfirmation: a confirmation of what an earlier transfer handed over
 // confirms nothing of what the next one does, which has the same name.
 func TestLateConfirmation(t *testing.T) {
+	t.Parallel()
 	x := startHinted(t)
 	x.opinions.set(x.back, false)
 	first := x.next()
@@ -98,6 +99,7 @@ func TestLateConfirmation(t *testing.T) {
 // TestReadOfEarlierTransfer: what an earlier transfer had read does not take the
 // place of what was offered.
 func TestReadOfEarlierTransfer(t *testing.T) {
+	t.Parallel()
 	x := startHinted(t)
 	x.opinions.set(x.back, false)
 	first := x.next()

@@ -350,6 +350,10 @@ func (v *vnodeActor) handle(batch []rt.Envelope) {
 // the partition is, and answers it if not (member.Document.Moved). It is asked in the
 // vnode's turn: nothing planned before is served after that.
 func (v *vnodeActor) current(plan uint64, sender *actor.PID) bool {
+	if why := v.s.quarantined(); why != "" {
+		v.s.answer(sender, v.self, messages.Fail(messages.CodeNotReady, "%s", why))
+		return false
+	}
 	version, stale := v.s.stale(v.partition, plan)
 	if stale {
 		f := messages.Fail(messages.CodeStale, "%s knows version %d of the ring, the request was planned with %d", v.s.Self, version, plan)

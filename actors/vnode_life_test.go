@@ -187,6 +187,7 @@ func TestVnodeStopThatFails(t *testing.T) {
 // TestVnodeOpening: before the first lease is durable requests wait; a read is
 // answered then, and a stop in between answers those who wait.
 func TestVnodeOpening(t *testing.T) {
+	t.Parallel()
 	asked := func(r *rig) {
 		actortest.Eventually(t, "the vnode is there", func() bool {
 			_, ok := r.system.ProcessRegistry.GetLocal("vnode/0")

@@ -132,6 +132,7 @@ func TestVnodeAnswersByDurability(t *testing.T) {
 // when there is room the vnode serves again without being asked, and what it
 // writes then is under a new epoch.
 func TestVnodeFullDisk(t *testing.T) {
+	t.Parallel()
 	r := start(t, setup{})
 	before := r.written("k", "one", none)
 	r.engine.FailCommits(storage.ErrFull)
