@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -201,7 +202,9 @@ func (n *Node) startLinks(Options) error {
 	c.Start, c.Store, c.Admit = n.identity.Start, store[:], n.admit
 	c.Listener, c.Advertise = n.listener, n.config.Advertise
 	c.Logger = n.log
-	c.Observer.Up, c.Observer.Down = n.peerUp, n.peerDown
+	c.Observer.Up, c.Observer.Down, c.Observer.Refused = n.peerUp, n.peerDown, n.refused
+	// A link that is refused may be up for a moment; nobody answers on it.
+	c.Observer.Heard = func(peer string, _ time.Duration) { n.actors.Welcomed(dynamo.NodeID(peer)) }
 	tls, err := loadTLS(n.config)
 	if err != nil {
 		return err
@@ -224,10 +227,25 @@ func (n *Node) peerUp(p link.Peer) {
 
 // peerDown is called by the links. They carry nothing before the actors are
 // there.
-func (n *Node) peerDown(p link.Peer, _ error) {
+func (n *Node) peerDown(p link.Peer, why error) {
+	if r := new(link.Refusal); errors.As(why, &r) {
+		n.refused(*r)
+	}
 	if p.Role == messages.RoleNode {
 		n.linked.set(dynamo.NodeID(p.ID), false)
 		n.actors.PeerDown(dynamo.NodeID(p.ID))
+	}
+}
+
+// refused is called by the links: a member may know better whose name this is.
+func (n *Node) refused(r link.Refusal) {
+	doc := n.document.Load()
+	if r.Ours || doc == nil || !slices.Contains(doc.Voters(), dynamo.NodeID(r.Peer)) {
+		return
+	}
+	switch r.Code {
+	case link.RefusedMember, link.RefusedStart, link.RefusedDuplicate:
+		n.actors.Refused(dynamo.NodeID(r.Peer), r.Text)
 	}
 }
 
@@ -254,6 +272,9 @@ func (n *Node) admit(h link.Hello) error {
 	case !bytes.Equal(h.Store, m.Store[:]):
 		return fmt.Errorf("%s shows the store %x, the member has %v: another disk has taken its place, or this is a copy; empty its data directory",
 			h.NodeID, h.Store, m.Store)
+	case h.Start < m.Start:
+		return fmt.Errorf("%s shows its start %d, it became a member with start %d: its data directory was rolled back; empty it",
+			h.NodeID, h.Start, m.Start)
 	}
 	return nil
 }
@@ -302,7 +323,11 @@ func (n *Node) onDocument(doc member.Document) {
 		case m.Status == member.Gone:
 		default:
 			others = append(others, m.ID)
-			if !known || was.Address != m.Address || was.Status == member.Gone { // gossip may know better by now
+			replaced := known && was.Store != m.Store
+			if replaced { // the process that had its name, and the number of its start
+				n.links.Remove(string(m.ID))
+			}
+			if !known || replaced || was.Address != m.Address || was.Status == member.Gone { // gossip may know better by now
 				n.moved(m.ID, m.Address)
 			}
 		}
