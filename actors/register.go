@@ -31,9 +31,7 @@ const (
 // register is the membership actor's part in deciding on documents: its vote, and
 // the changes that this node was asked for, one after the other (ADR 0008).
 type register struct {
-	voter *member.Voter
-	// round is the highest that this life of the node has used.
-	round   uint64
+	voter   *member.Voter
 	changes []*change
 	running *member.Proposal
 	again   *rt.Timer
@@ -188,7 +186,7 @@ func (m *membershipActor) next(ctx actor.Context) {
 		}
 		var p *member.Proposal
 		if err == nil {
-			p, err = member.Propose(m.s.Self, m.s.Founding.Config.Self.Start, m.round, now, next)
+			p, err = member.Propose(m.s.Self, m.s.Founding.Config.Self.Start, m.s.round.Load(), now, next)
 		}
 		if err != nil {
 			m.changes = m.changes[1:]
@@ -239,8 +237,10 @@ func (m *membershipActor) end() {
 	m.changes, m.askers, m.running = nil, nil, nil
 }
 
-// carryOut does what a proposal asks for, in order.
+// carryOut does what a proposal asks for, in order. The round comes first: no ballot
+// may be used again, also not by the actor that takes over when this one fails.
 func (m *membershipActor) carryOut(ctx actor.Context, p *member.Proposal, effects []member.ProposalEffect) {
+	m.s.round.Store(p.Round())
 	for _, e := range effects {
 		switch e := e.(type) {
 		case member.SendPrepare:
@@ -288,7 +288,7 @@ func (m *membershipActor) ownVote(p *member.Proposal, reply member.Reply, err er
 // now: then it is another change, or none, or refused.
 func (m *membershipActor) decided(ctx actor.Context, p *member.Proposal, err error) {
 	c := m.changes[0]
-	m.round, m.running = p.Round(), nil
+	m.running = nil
 	m.again.Stop()
 	if errors.Is(err, member.ErrOvertaken) && time.Now().Before(c.until) {
 		m.next(ctx)

@@ -404,3 +404,56 @@ func TestManyChanges(t *testing.T) {
 		t.Errorf("%d done, %d buckets", done, n)
 	}
 }
+
+// TestBallotsAfterFailure: the actor that takes over when the membership actor has
+// failed does not use its ballots again: they would have two documents.
+func TestBallotsAfterFailure(t *testing.T) {
+	r := start(t, setup{nodes: 3})
+	var mu sync.Mutex
+	var ballots []member.Ballot
+	for _, id := range []string{"n2", "n3"} {
+		r.peers.Handle(id, func(m actortest.Received) {
+			if q, ok := m.Message.(*messages.RegisterRequest); ok {
+				if prepare, _, err := messages.ToRegister(q); err == nil && prepare != nil && m.Target.GetAddress() == "n2" {
+					mu.Lock()
+					ballots = append(ballots, prepare.Ballot)
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	last := func(after int) (b member.Ballot) {
+		actortest.Eventually(t, "a ballot", func() bool {
+			mu.Lock()
+			defer mu.Unlock()
+			if len(ballots) > after {
+				b = ballots[len(ballots)-1]
+			}
+			return len(ballots) > after
+		})
+		return b
+	}
+	membership := on("n1", nameMembership)
+	r.probe.Ask(membership, creating("one"))
+	first := last(0)
+	r.disk.mu.Lock()
+	r.disk.err = errTest
+	r.disk.mu.Unlock()
+	r.probe.Ask(membership, messages.FromPrepare(member.Prepare{
+		Cluster: r.doc.ClusterID, Version: 2, Ballot: member.Ballot{Round: 9, Node: "n2", Start: 1},
+	}))
+	if f := actortest.Next[*messages.Failure](t, r.probe); f.GetCode() != messages.CodeUnknown {
+		t.Errorf("the change under way was answered %v", f)
+	}
+	r.disk.mu.Lock()
+	r.disk.err = nil
+	r.disk.mu.Unlock()
+	r.quiet()
+	mu.Lock()
+	before := len(ballots)
+	mu.Unlock()
+	r.probe.Ask(membership, creating("two"))
+	if second := last(before); second.Compare(first) <= 0 {
+		t.Errorf("ballot %v after %v", second, first)
+	}
+}

@@ -39,6 +39,8 @@ type Services struct {
 	filled     filledTable
 	peers      peerTable
 	quarantine quarantine
+	// round is the highest of ballots that this life of the node has used or heard of.
+	round atomic.Uint64
 }
 
 // Config is what a node's actors need from outside.

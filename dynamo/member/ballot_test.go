@@ -170,6 +170,7 @@ func TestProposal(t *testing.T) {
 		"tries again above the later one":  {{yes("a"), ""}, {later("b"), ""}, {later("c"), "pause 1"}, {Again{}, "prepare a 21, prepare b 21, prepare c 21"}, {yes("c"), ""}},
 		"repeats what was lost":            {{yes("a"), ""}, {Again{}, "prepare b 8, prepare c 8"}, {yes("b"), accepts}, {ok("c"), ""}, {Again{}, "accept a 8 want, accept b 8 want"}},
 		"teaches who is behind":            {{Replied{"b", Behind{0}}, "teach b 1, prepare b 8"}, {Replied{"z", Behind{0}}, ""}},
+		"teaches once until it asks again": {{Replied{"b", Behind{0}}, "teach b 1, prepare b 8"}, {Replied{"b", Behind{0}}, ""}, {Again{}, "prepare a 8, prepare b 8, prepare c 8"}, {Replied{"b", Behind{0}}, "teach b 1, prepare b 8"}},
 		"is too late":                      {{Replied{"b", Newer{other}}, "chosen other, done another change of the cluster was made first: version 2"}},
 		"was finished by another one":      {{Replied{"b", Newer{want}}, "chosen want, done <nil>"}},
 		"was overtaken by two, unasked":    {{Replied{"b", Newer{successor(other, "x")}}, "chosen x, done another change of the cluster was made first: version 3"}},

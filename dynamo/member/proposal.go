@@ -112,6 +112,8 @@ type Proposal struct {
 	best  *Vote
 	// yes and no are the voters that answered this ballot's question.
 	yes, no map[dynamo.NodeID]bool
+	// taught are those that were sent the version before since they were last asked anew.
+	taught map[dynamo.NodeID]bool
 	// asked: voters were asked to accept want, so that it may be chosen whatever
 	// becomes of this proposal.
 	asked   bool
@@ -176,6 +178,7 @@ func (p *Proposal) reset() {
 func (p *Proposal) begin() {
 	p.attempts++
 	p.highest++
+	p.taught = map[dynamo.NodeID]bool{}
 	p.state, p.ballot, p.best = preparing, Ballot{Round: p.highest, Node: p.self, Start: p.life}, nil
 	p.ask()
 }
@@ -187,6 +190,7 @@ func (p *Proposal) again() {
 		p.begin()
 		return
 	}
+	clear(p.taught)
 	for _, to := range p.voters {
 		if !p.yes[to] {
 			delete(p.no, to)
@@ -233,7 +237,9 @@ func (p *Proposal) replied(from dynamo.NodeID, r Reply) {
 	case Newer:
 		p.newer(r.Document)
 	case Behind:
-		if (p.state == preparing || p.state == accepting) && r.Version < p.current.Version {
+		// Once: one that cannot use the document stays behind.
+		if (p.state == preparing || p.state == accepting) && r.Version < p.current.Version && !p.taught[from] {
+			p.taught[from] = true
 			p.emit(Teach{from, p.current})
 			p.send(from)
 		}
