@@ -60,3 +60,14 @@ func (p *peer) refuse(a *arrival, code RefusalCode) {
 		p.links.closeWire(a.wire)
 	})
 }
+
+// twin refuses the process that was found at the peer's address when requests go to
+// another one, which has called from elsewhere.
+func (p *peer) twin(m *greeted) error {
+	c := p.lanes[LaneRequest].conn
+	if m.lane == LaneRequest || c == nil || c.peer.Process == m.hello.Process {
+		return nil
+	}
+	return &Refusal{Peer: p.outlet.id, Address: m.wire.RemoteAddr().String(), Code: RefusedDuplicate, Ours: true,
+		Text: "another process with the id " + p.outlet.id + " is connected than the one that is here"}
+}

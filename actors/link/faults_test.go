@@ -198,6 +198,27 @@ func TestTwins(t *testing.T) {
 	eventually(t, "the later one is connected when the first has gone", func() bool { return copied.up("a") })
 }
 
+// The lanes of a peer never go to two processes, also when another one than that which
+// has called is found at the peer's address.
+func TestTwinAtTheAddress(t *testing.T) {
+	here, there := net.Pipe()
+	defer here.Close()
+	defer there.Close()
+	p := &peer{outlet: &outlet{id: "b"}, lanes: [lanes]*lane{{}, {}}}
+	bulk := &greeted{lane: LaneBulk, wire: &wire{Conn: here}, hello: Hello{Process: 2}}
+	if err := p.twin(bulk); err != nil {
+		t.Errorf("nobody is connected: %v", err)
+	}
+	p.lanes[LaneRequest].conn = &conn{peer: Hello{Process: 1}}
+	if r := new(Refusal); !errors.As(p.twin(bulk), &r) || r.Code != RefusedDuplicate || !r.Ours {
+		t.Errorf("another process: %v", r)
+	}
+	p.lanes[LaneRequest].conn.peer.Process = 2
+	if err := p.twin(bulk); err != nil {
+		t.Errorf("the same process: %v", err)
+	}
+}
+
 func TestDuplicateClient(t *testing.T) {
 	n := node(t, "a")
 	one, two := client(t, "app"), client(t, "app")

@@ -160,6 +160,9 @@ func (p *peer) dialed(m *dialed) {
 
 func (p *peer) greeted(m *greeted) {
 	l := p.lanes[m.lane]
+	if m.err == nil {
+		m.err = p.twin(m)
+	}
 	ev := event{kind: evGreeted, attempt: m.attempt, theirs: mark{m.hello.Start, m.hello.Sequence}}
 	if m.err != nil {
 		ev.kind = evGreetFailed
