@@ -1,0 +1,134 @@
+package blackbox
+
+import (
+	"os"
+	"slices"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/dynactor/dynactor/dynamo"
+	"github.com/dynactor/dynactor/dynamo/member"
+	"github.com/dynactor/dynactor/test/journal"
+	"github.com/dynactor/dynactor/test/load"
+)
+
+// TestGrowAndShrink takes a cluster from three nodes to five and back, under load:
+// no request fails, no write is lost, every read shows what was acknowledged before
+// it, the moves are few, and in the end each replica has the same, before any of
+// them was read. DYNACTOR_GROW_KEYS is how many keys there are at the beginning;
+// from 100,000 on the latency while data move is judged, too.
+func TestGrowAndShrink(t *testing.T) {
+	keys := 2000
+	if s := os.Getenv("DYNACTOR_GROW_KEYS"); s != "" {
+		var err error
+		if keys, err = strconv.Atoi(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	long := keys >= 100_000
+	ns := newNodes(t, 3, newLoopback(t, 5))
+	c := load.Config{Workers: 8, Keys: 200, PerKey: 50, Seed: 1, Prefix: "g"}
+	measured := time.Second
+	if long {
+		c.Every, measured = 5*time.Millisecond, 20*time.Second
+	}
+	tr := newTrial(t, ns, c)
+	began := time.Now()
+	if err := tr.load.Fill(t.Context(), keys, 64); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d keys written in %v", keys, time.Since(began).Round(time.Millisecond))
+	tr.load.Start()
+	warm := tr.load.Now()
+	eventually(t, "the load before", func() bool { return tr.load.Now() > warm+measured })
+
+	from := tr.load.Now()
+	ns.join()
+	ns.join()
+	tr.staged("n4", "n5")
+	movesLittle(t, tr.commit())
+	grown := tr.settledWith(5)
+	grew := tr.load.Now()
+	balanced(t, grown, "n1", "n2", "n3", "n4", "n5")
+
+	for _, name := range []string{"n1", "n4"} { // a founder and one that joined
+		if _, err := tr.operator.Cluster().Stage(t.Context(), member.Change{Kind: member.Leave, Node: dynamo.NodeID(name)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	leaving := tr.load.Now()
+	movesLittle(t, tr.commit())
+	shrunk := tr.settledWith(3)
+	to := tr.load.Now()
+	balanced(t, shrunk, "n2", "n3", "n5")
+	for _, name := range []string{"n1", "n4"} {
+		p := ns.byName(name)
+		p.signal(t, syscall.SIGTERM)
+		if err := p.wait(t); err != nil {
+			t.Errorf("%s, which has left, ends with %v\n%s", name, err, p.tail())
+		}
+	}
+	tr.progress(500)
+	ops := tr.stop()
+	tr.settle()
+	all := keysOf(ops)
+	if long { // a sample of what was there before, and all that was written since
+		all = slices.DeleteFunc(all, func(key string) bool { return len(key) > 7 && key[:7] == "g-fill-" && key[len(key)-1] != '0' })
+	}
+	replicas := tr.each(all)
+	tr.judge(append(replicas, tr.whole(keysOf(ops), 0)...), "-strict")
+	if n, first := tr.load.Failures(); n > 0 {
+		t.Errorf("%d requests failed: %v", n, first)
+		for _, p := range ns.all {
+			t.Log(p.tail())
+		}
+	}
+	t.Logf("3 to 5 nodes in %v, 5 to 3 in %v", (grew - from).Round(time.Millisecond), (to - leaving).Round(time.Millisecond))
+	tr.latency(ops, long, warm, from, to)
+}
+
+// settledWith waits until the ring has so many nodes and nothing moves. With many
+// keys that takes longer than the patience for anything else.
+func (tr *trial) settledWith(count int) member.Document {
+	tr.t.Helper()
+	var d member.Document
+	tr.waitLong("the ring has settled", func() bool {
+		var err error
+		d, err = tr.document()
+		return err == nil && d.Next == nil && len(d.Settled.Nodes()) == count && !d.Unfinished()
+	})
+	return d
+}
+
+// waitLong is eventually for what may take as long as the test.
+func (tr *trial) waitLong(what string, holds func() bool) {
+	tr.t.Helper()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	said := time.Now()
+	for !holds() {
+		if time.Since(said) > 30*time.Second {
+			said = time.Now()
+			n, first := tr.load.Failures()
+			tr.t.Logf("waiting: %s; %d requests failed: %v", what, n, first[:min(1, len(first))])
+		}
+		select {
+		case <-tick.C:
+		case <-tr.t.Context().Done():
+			tr.t.Fatalf("never happened: %s", what)
+		}
+	}
+}
+
+// latency compares the latency before with that while data moved.
+func (tr *trial) latency(ops []journal.Op, judged bool, warm, from, to time.Duration) {
+	tr.t.Helper()
+	before, n := percentile(ops, warm, from, 0.999)
+	during, m := percentile(ops, from, to, 0.999)
+	tr.t.Logf("p99.9 before %v (%d operations), during %v (%d)", before, n, during, m)
+	if judged && during >= 2*before {
+		tr.t.Errorf("p99.9 is %v while data move, before it was %v", during, before)
+	}
+}
