@@ -45,18 +45,24 @@ test-consul: ## discovery against a real Consul agent, built on first use
 	CONSUL_REQUIRED=1 $(GO) test -count=1 -timeout 20m -run Consul ./bootstrap/...
 
 .PHONY: test-long
-test-long: ## what takes longer: many seeds, crash tests at every point, fuzzing, a million records, ten minutes of chaos
+test-long: ## what takes longer: many seeds, crash tests at every point, fuzzing, a million records, growth with a million keys, ten minutes of chaos
 	$(MAKE) --no-print-directory sim SEEDS=100000
 	$(MAKE) --no-print-directory mutants
 	$(MAKE) --no-print-directory fuzz
 	DYNACTOR_CRASH_SEEDS=250 $(GO) test -count=1 -timeout 60m ./storage/...
 	$(MAKE) --no-print-directory import-million
+	$(MAKE) --no-print-directory grow
 	$(MAKE) --no-print-directory chaos
 
 CHAOS ?= 10m
 .PHONY: chaos
-chaos: ## kill, freeze and stop the processes of a cluster under load, CHAOS=10m
-	DYNACTOR_CHAOS=$(CHAOS) $(GO) test -count=1 -timeout 60m -v -run TestChaos ./cmd/node
+chaos: ## harm a cluster under load in every way this machine allows, CHAOS=10m; root for networks and disks
+	DYNACTOR_CHAOS=$(CHAOS) $(GO) test -count=1 -timeout 60m -v -run TestChaos ./test/blackbox
+
+GROW ?= 1000000
+.PHONY: grow
+grow: ## from three nodes to five and back under load with GROW=1000000 keys
+	DYNACTOR_GROW_KEYS=$(GROW) $(GO) test -count=1 -timeout 60m -v -run TestGrowAndShrink ./test/blackbox
 
 .PHONY: import-million
 import-million: build ## import and export a million records, state the nodes' peak memory

@@ -87,7 +87,7 @@ var imports = map[string]rule{
 		},
 	},
 	"test": {
-		ours: []string{"bootstrap", "client", "dynamo", "messages"},
+		ours: []string{"bootstrap", "client", "dynamo", "messages", "test/journal", "test/load"},
 		libraries: []string{
 			"github.com/hashicorp/consul/api", "github.com/HdrHistogram/hdrhistogram-go",
 		},

@@ -1,6 +1,7 @@
 package blackbox
 
 import (
+	"fmt"
 	"os"
 	"slices"
 	"strconv"
@@ -28,7 +29,7 @@ func TestGrowAndShrink(t *testing.T) {
 		}
 	}
 	long := keys >= 100_000
-	ns := newNodes(t, 3, newLoopback(t, 5))
+	ns := newNodes(t, 3, newLoopback(t, 5), "--partitions=16")
 	c := load.Config{Workers: 8, Keys: 200, PerKey: 50, Seed: 1, Prefix: "g"}
 	measured := time.Second
 	if long {
@@ -58,6 +59,7 @@ func TestGrowAndShrink(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	tr.staged("n1", "n4")
 	leaving := tr.load.Now()
 	movesLittle(t, tr.commit())
 	shrunk := tr.settledWith(3)
@@ -72,6 +74,12 @@ func TestGrowAndShrink(t *testing.T) {
 	}
 	tr.progress(500)
 	ops := tr.stop()
+	if n, first := tr.load.Failures(); n > 0 {
+		t.Errorf("%d requests failed: %v", n, first)
+		for _, p := range ns.all {
+			t.Log(p.tail())
+		}
+	}
 	tr.settle()
 	all := keysOf(ops)
 	if long { // a sample of what was there before, and all that was written since
@@ -79,12 +87,6 @@ func TestGrowAndShrink(t *testing.T) {
 	}
 	replicas := tr.each(all)
 	tr.judge(append(replicas, tr.whole(keysOf(ops), 0)...), "-strict")
-	if n, first := tr.load.Failures(); n > 0 {
-		t.Errorf("%d requests failed: %v", n, first)
-		for _, p := range ns.all {
-			t.Log(p.tail())
-		}
-	}
 	t.Logf("3 to 5 nodes in %v, 5 to 3 in %v", (grew - from).Round(time.Millisecond), (to - leaving).Round(time.Millisecond))
 	tr.latency(ops, long, warm, from, to)
 }
@@ -102,24 +104,37 @@ func (tr *trial) settledWith(count int) member.Document {
 	return d
 }
 
-// waitLong is eventually for what may take as long as the test.
+// waitLong is eventually for what may take nearly as long as the test.
 func (tr *trial) waitLong(what string, holds func() bool) {
 	tr.t.Helper()
+	limit := time.Now().Add(10 * patience)
+	if end, ok := tr.t.Deadline(); ok && end.Add(-20*time.Second).Before(limit) {
+		limit = end.Add(-20 * time.Second)
+	}
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	said := time.Now()
-	for !holds() {
-		if time.Since(said) > 30*time.Second {
+	for said := time.Now(); !holds(); <-tick.C {
+		if time.Since(said) > 15*time.Second {
 			said = time.Now()
-			n, first := tr.load.Failures()
-			tr.t.Logf("waiting: %s; %d requests failed: %v", what, n, first[:min(1, len(first))])
+			tr.t.Logf("waiting: %s; %s", what, tr.state())
 		}
-		select {
-		case <-tick.C:
-		case <-tr.t.Context().Done():
-			tr.t.Fatalf("never happened: %s", what)
+		if time.Now().After(limit) {
+			tr.t.Fatalf("never happened: %s; %s", what, tr.state())
 		}
 	}
+}
+
+// state says how the load and the cluster are, for a test that waits.
+func (tr *trial) state() string {
+	n, first := tr.load.Failures()
+	d, err := tr.document()
+	facts := ""
+	if status, err := tr.operator.Cluster().Status(tr.t.Context()); err == nil {
+		for _, s := range status.Nodes {
+			facts += fmt.Sprintf("\n  %s reachable=%v known=%d target=%d filled=%d idle=%v", s.Node, s.Reachable, s.Known, s.Target, len(s.Filled), s.Idle)
+		}
+	}
+	return fmt.Sprintf("%d requests failed: %v; %v, movement %+v, staged %v, %v%s", n, first[:min(1, len(first))], d, d.Movement, d.Staged, err, facts)
 }
 
 // latency compares the latency before with that while data moved.

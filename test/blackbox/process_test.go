@@ -78,6 +78,10 @@ func (ns *nodes) add(args ...string) *process {
 	if err := os.MkdirAll(p.dir, 0o700); err != nil {
 		ns.t.Fatal(err)
 	}
+	if _, ok := ns.net.(*routed); ok && i == smallDisk {
+		mountSmallDisk(ns.t, p)
+	}
+	ns.net.prepare(i)
 	ns.all = append(ns.all, p)
 	ns.t.Cleanup(func() {
 		p.signal(ns.t, syscall.SIGKILL)

@@ -1,6 +1,7 @@
 package blackbox
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -29,6 +30,7 @@ type trial struct {
 	load             *load.Load
 	ops, final       string
 	journal          *journal.Writer[journal.Op]
+	newest           member.Document
 }
 
 func newTrial(t *testing.T, ns *nodes, c load.Config) *trial {
@@ -41,7 +43,18 @@ func newTrial(t *testing.T, ns *nodes, c load.Config) *trial {
 	}
 	c.Bucket = tr.client.Bucket(bucket)
 	tr.load = load.New(c, tr.journal)
+	t.Cleanup(tr.keep)
 	return tr
+}
+
+// keep copies logs, data and journals of a test that failed to the folder that
+// DYNACTOR_KEEP names.
+func (tr *trial) keep() {
+	if dir := os.Getenv("DYNACTOR_KEEP"); dir != "" && tr.t.Failed() {
+		if err := os.CopyFS(dir, os.DirFS(tr.nodes.dir)); err != nil {
+			tr.t.Error(err)
+		}
+	}
 }
 
 // progress waits until so many more operations of the load ended well.
@@ -191,17 +204,16 @@ func (tr *trial) judge(finals []journal.Final, flags ...string) {
 		tr.t.Fatal(err)
 	}
 	check(tr.t, append(flags, "-final", tr.final, tr.ops)...)
-	if dir := os.Getenv("DYNACTOR_KEEP"); dir != "" && tr.t.Failed() {
-		if err := os.CopyFS(dir, os.DirFS(tr.nodes.dir)); err != nil {
-			tr.t.Error(err)
-		}
-	}
 }
 
-// document is the newest document that some node has told.
+// document is the newest document that some node has told: the one that answers may
+// be behind.
 func (tr *trial) document() (member.Document, error) {
 	status, err := tr.operator.Cluster().Status(tr.t.Context())
-	return status.Document, err
+	if err == nil && status.Document.Version > tr.newest.Version {
+		tr.newest = status.Document
+	}
+	return tr.newest, err
 }
 
 // settled waits until the ring is the one that is wanted and whole.
@@ -227,20 +239,27 @@ func (tr *trial) staged(names ...string) {
 	})
 }
 
-// commit commits what is staged, as planned.
+// commit commits what is staged, as planned; it looks at the plan again when the
+// cluster has changed since.
 func (tr *trial) commit() member.Plan {
 	tr.t.Helper()
-	d, err := tr.document()
-	if err != nil {
-		tr.t.Fatal(err)
-	}
-	plan, err := d.Plan()
-	if err != nil {
-		tr.t.Fatal(err)
-	}
-	if _, err := tr.operator.Cluster().Commit(tr.t.Context(), d.Version); err != nil {
-		tr.t.Fatal(err)
-	}
+	var plan member.Plan
+	eventually(tr.t, "a commit", func() bool {
+		d, err := tr.document()
+		if err != nil {
+			tr.t.Fatal(err)
+		}
+		if plan, err = d.Plan(); errors.Is(err, member.ErrNothingStaged) { // the node that answered is behind
+			return false
+		} else if err != nil {
+			tr.t.Fatal(err)
+		}
+		_, err = tr.operator.Cluster().Commit(tr.t.Context(), d.Version)
+		if err != nil && !errors.Is(err, client.ErrChanged) {
+			tr.t.Fatal(err)
+		}
+		return err == nil
+	})
 	return plan
 }
 

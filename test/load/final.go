@@ -16,7 +16,8 @@ type Reader struct {
 	Bucket *client.Bucket
 	// Replica is the node that alone can answer, if only one can.
 	Replica string
-	// R is how many replicas have to answer; 0 is as many as the bucket says.
+	// R is how many primaries have to answer; 0 is as many replicas as the bucket
+	// says.
 	R int
 	// Patience bounds the time for one key, over all attempts.
 	Patience time.Duration
@@ -54,7 +55,7 @@ func (r Reader) one(ctx context.Context, key string) (journal.Final, error) {
 	again := time.NewTicker(50 * time.Millisecond)
 	defer again.Stop()
 	for {
-		o, err := r.Bucket.Get(ctx, key, client.R(r.R), client.Timeout(2*time.Second))
+		o, err := r.Bucket.Get(ctx, key, client.R(r.R), client.PR(r.R), client.Timeout(2*time.Second))
 		if err == nil {
 			f := journal.Final{Key: key, Replica: r.Replica, Values: []string{}}
 			for _, v := range o.Values {
