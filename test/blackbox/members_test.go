@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/dynactor/dynactor/client"
 	"github.com/dynactor/dynactor/dynamo"
@@ -22,10 +23,10 @@ type change struct {
 	// node is who leaves or is removed, joins who joins.
 	node, joins string
 	committed   bool
-	rounds      int
+	began       time.Time
 }
 
-// The changes, in the order of the first round.
+// The changes.
 const (
 	replaceDead = "replace a dead node"
 	joinOne     = "join"
@@ -66,7 +67,7 @@ func (n *nemesis) begin(d member.Document) {
 	if kind == joinOne || kind == replaceDead {
 		n.change.joins = n.nodes.join().name
 	}
-	n.change.kind = kind
+	n.change.kind, n.change.began = kind, time.Now()
 	if node != nil {
 		n.change.node = node.name
 		if kind != leaveOne { // for good: its data are gone, too
@@ -156,7 +157,7 @@ func (n *nemesis) end(d member.Document) {
 		n.stop(n.nodes.byName(c.node))
 	}
 	n.say("%s: complete", c.kind)
-	n.change = change{rounds: c.rounds + 1}
+	n.change = change{}
 }
 
 // finish takes the change that is under way to its end.

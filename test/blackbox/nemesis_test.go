@@ -93,6 +93,10 @@ func (n *nemesis) run(lasts time.Duration) {
 	n.rolling()
 }
 
+// calm is for how long a change of members may be under way before it is left alone:
+// it needs all members, and some would be harmed always.
+const calm = 15 * time.Second
+
 // step does what is due: repair, a change of members, now and then a rolling
 // restart, and more harm.
 func (n *nemesis) step(more bool) {
@@ -104,7 +108,7 @@ func (n *nemesis) step(more bool) {
 		}
 	}
 	n.members()
-	if !more {
+	if !more || n.change.committed && len(n.due) == 0 && time.Since(n.change.began) > calm {
 		return
 	}
 	if len(n.due) == 0 && len(n.harmed) == 0 && n.r.IntN(100) == 0 {

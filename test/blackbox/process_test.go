@@ -228,7 +228,13 @@ func (p *process) waitReady(t *testing.T) {
 // eventually polls a condition.
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	deadline := time.After(patience)
+	within(t, patience, what, holds)
+}
+
+// within polls a condition for so long.
+func within(t *testing.T, limit time.Duration, what string, holds func() bool) {
+	t.Helper()
+	deadline := time.After(limit)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for !holds() {
