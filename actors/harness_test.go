@@ -2,6 +2,7 @@ package actors
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -26,6 +27,12 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	// Tests that wait for pauses and timeouts do so together; they need little of a
+	// processor.
+	flag.Parse()
+	if err := flag.Set("test.parallel", "12"); err != nil {
+		panic(err)
+	}
 	// The library's dead letter throttle ends by itself.
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/asynkron/protoactor-go/actor.NewThrottle.func1"))
 }
