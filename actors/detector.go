@@ -175,12 +175,12 @@ func (d *detectorActor) Receive(ctx actor.Context) {
 	}
 }
 
-// links are the nodes that are connected right now.
+// links are the nodes that requests can be sent to right now.
 func (s *Services) links() []dynamo.NodeID {
-	if s.Founding.Peers == nil {
+	if s.Founding.Members == nil {
 		return nil
 	}
-	return s.Founding.Peers()
+	return s.Founding.Members()
 }
 
 func (d *detectorActor) arm() { d.timer = d.s.Wheel.Send(d.self, &look{}, detectorTick) }

@@ -29,6 +29,8 @@ type Founding struct {
 	Load func() (member.Voter, bool, error)
 	// Peers are the nodes that are connected right now.
 	Peers func() []dynamo.NodeID
+	// Members are those of them that take more than questions of who they are.
+	Members func() []dynamo.NodeID
 	// Listed are the addresses of the nodes that the register outside lists, and
 	// why that cannot be relied on, if so; see founding.Tick.
 	Listed func() (addresses []string, problem string)

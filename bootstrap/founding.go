@@ -39,7 +39,7 @@ func (n *Node) founding() (actors.Founding, error) {
 			},
 			Expect: n.expect(), Elect: n.discovery.Elects(), Intent: intent, IntentDurable: durable,
 		},
-		ClusterName: n.config.Cluster, Buckets: n.config.Buckets, AutoJoin: n.config.AutoJoin, Peers: n.peers, Addresses: n.addresses,
+		ClusterName: n.config.Cluster, Buckets: n.config.Buckets, AutoJoin: n.config.AutoJoin, Peers: n.peers, Members: n.Connected, Addresses: n.addresses,
 		Load: n.loadVoter, StoreDocument: n.storeDocument, StoreVote: n.storeVote, StoreIntent: n.storeIntent,
 		Elect: n.elect, Listed: n.listed, Moved: n.moved,
 	}

@@ -240,7 +240,7 @@ func (n *Node) peerDown(p link.Peer, why error) {
 // refused is called by the links: a member may know better whose name this is.
 func (n *Node) refused(r link.Refusal) {
 	doc := n.document.Load()
-	if r.Ours || doc == nil || !slices.Contains(doc.Voters(), dynamo.NodeID(r.Peer)) {
+	if r.Ours || doc == nil || r.Peer == n.config.Name || !slices.Contains(doc.Voters(), dynamo.NodeID(r.Peer)) {
 		return
 	}
 	switch r.Code {
