@@ -154,7 +154,7 @@ func (t *transfersActor) hear(ctx actor.Context, w work) {
 
 func (t *transfersActor) start(ctx actor.Context) {
 	doc := t.s.Document()
-	if t.stopping || doc == nil {
+	if t.stopping || doc == nil || t.s.quarantined() != "" {
 		return
 	}
 	t.find(doc)

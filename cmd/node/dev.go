@@ -24,7 +24,7 @@ import (
 
 // devCmd is node dev.
 type devCmd struct {
-	Nodes      int    `help:"How many nodes." default:"3"`
+	Nodes      int    `help:"How many nodes; more than last time join." default:"3"`
 	DataDir    string `help:"Folder for data and logs; what is there is found again." default:"data" type:"path"`
 	Port       int    `help:"Node i listens on this port + 10 i and serves health on the port after that." default:"7800"`
 	Consul     string `help:"Address of a Consul agent to find each other by; without it the nodes get a list."`
@@ -75,14 +75,27 @@ func (c *devCmd) check() error {
 	if c.Port < 1 || last > 65535 {
 		return usageError(fmt.Sprintf("--port %d: %d nodes need ports up to %d, there are 65535", c.Port, c.Nodes, last))
 	}
-	had, err := filepath.Glob(filepath.Join(c.DataDir, "n[0-9]*", "store"))
+	had, err := c.had()
 	if err != nil {
 		return err
 	}
-	if len(had) > 0 && len(had) != c.Nodes {
-		return fmt.Errorf("%s holds a cluster of %d nodes: start it with --nodes %d, or choose another --data-dir", c.DataDir, len(had), len(had))
+	// More than there were join by themselves; one whose folder is gone is filled.
+	if had > c.Nodes {
+		return fmt.Errorf("%s holds a cluster of %d nodes: start it with --nodes %d or more, or choose another --data-dir", c.DataDir, had, had)
 	}
 	return c.checkPorts()
+}
+
+// had is the highest number of a node that has data here.
+func (c *devCmd) had() (int, error) {
+	stores, err := filepath.Glob(filepath.Join(c.DataDir, "n[0-9]*", "store"))
+	highest := 0
+	for _, s := range stores {
+		if i, err := strconv.Atoi(strings.TrimPrefix(filepath.Base(filepath.Dir(s)), "n")); err == nil {
+			highest = max(highest, i)
+		}
+	}
+	return highest, err
 }
 
 // checkPorts reports a port that somebody else has: their node would answer in
