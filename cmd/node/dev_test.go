@@ -54,12 +54,12 @@ func (o *output) wait(t *testing.T, want string) string {
 func TestDev(t *testing.T) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	dir, port := t.TempDir(), freePorts(t, 3)
+	dir, port := t.TempDir(), freePorts(t, 4)
 	at := "--node=127.0.0.1:" + strconv.Itoa(port+10)
-	run := func(during func(out *output, pids []int)) {
+	run := func(nodes int, during func(out *output, pids []int)) {
 		t.Helper()
 		var out output
-		cmd := command("dev", "--data-dir", dir, "--port", strconv.Itoa(port), "--partitions", "16")
+		cmd := command("dev", "--data-dir", dir, "--port", strconv.Itoa(port), "--partitions", "16", "--nodes", strconv.Itoa(nodes))
 		cmd.Stdout, cmd.Stderr = &out, &out
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
@@ -76,8 +76,8 @@ func TestDev(t *testing.T) {
 			}
 			pids = append(pids, pid)
 		}
-		if len(pids) != 3 {
-			t.Fatalf("the table does not show three nodes:\n%s", text)
+		if len(pids) != nodes {
+			t.Fatalf("the table does not show %d nodes:\n%s", nodes, text)
 		}
 		during(&out, pids)
 		if err := cmd.Process.Signal(os.Interrupt); err != nil {
@@ -92,8 +92,8 @@ func TestDev(t *testing.T) {
 			}
 		}
 	}
-	run(func(*output, []int) { must(t, "", "put", "hello", "world", at) })
-	run(func(out *output, pids []int) {
+	run(3, func(*output, []int) { must(t, "", "put", "hello", "world", at) })
+	run(3, func(out *output, pids []int) {
 		other := node(t, "", "dev", "--data-dir", t.TempDir(), "--port", strconv.Itoa(port))
 		if other.code != exitFailed || !strings.Contains(other.err, "is another cluster running?") {
 			t.Errorf("a second cluster on the same ports: exit status %d, %s", other.code, other.err)
@@ -110,14 +110,27 @@ func TestDev(t *testing.T) {
 			t.Errorf("with two of three nodes: %q", got)
 		}
 	})
-	r := node(t, "", "dev", "--data-dir", dir, "--nodes", "4", "--port", strconv.Itoa(port))
+	r := node(t, "", "dev", "--data-dir", dir, "--nodes", "2", "--port", strconv.Itoa(port))
 	if r.code != exitFailed || !strings.Contains(r.err, "holds a cluster of 3 nodes") {
-		t.Errorf("another number of nodes: exit status %d, %s", r.code, r.err)
+		t.Errorf("fewer nodes: exit status %d, %s", r.code, r.err)
 	}
+	// One more joins, and one whose folder is gone gets its data back.
+	if err := os.RemoveAll(filepath.Join(dir, "n2")); err != nil {
+		t.Fatal(err)
+	}
+	run(4, func(*output, []int) {
+		eventually(t, "four members and an end of the movement", func() bool {
+			members := must(t, "", "cluster", "members", "--json", at)
+			return strings.Count(members, `"status":"up"`) == 4 && strings.Contains(members, `"moving":false`)
+		})
+		if got := must(t, "", "get", "hello", "--r", "3", at); got != "world" {
+			t.Errorf("read %q", got)
+		}
+	})
 	if _, err := os.Stat(filepath.Join(dir, "logs", "n1.log")); err != nil {
 		t.Error(err)
 	}
-	text, err := command("dev", "--data-dir", dir, "--cluster", "other", "--port", strconv.Itoa(port)).CombinedOutput()
+	text, err := command("dev", "--data-dir", dir, "--nodes", "4", "--cluster", "other", "--port", strconv.Itoa(port)).CombinedOutput()
 	if err == nil || !strings.Contains(string(text), "data directory belongs to another cluster") || strings.Contains(string(text), "level=INFO") {
 		t.Errorf("with the data of another cluster: %v, %s", err, text)
 	}
