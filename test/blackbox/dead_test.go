@@ -22,7 +22,7 @@ func TestDeadNode(t *testing.T) {
 		}
 	}
 	ns := newNodes(t, 3, newLoopback(t, 3), "--partitions=16")
-	tr := newTrial(t, ns, load.Config{Workers: 8, Keys: 100, PerKey: 50, Every: 2 * time.Millisecond, Seed: 1, Prefix: "d"})
+	tr := newTrial(t, ns, load.Config{Workers: 8, Keys: 100, PerKey: 10, Every: 2 * time.Millisecond, Seed: 1, Prefix: "d"})
 	tr.load.Start()
 	tr.progress(1000)
 	ns.all[1].kill(t)

@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -128,19 +127,26 @@ func (tr *trial) read(r load.Reader, keys []string) []journal.Final {
 	return out
 }
 
-// each reads what each replica has by itself: all processes but one are frozen, so
-// that a read with R = 1 is answered by that one alone, from what it has as one of
-// the first n nodes of the key's list.
+// each reads what each replica has by itself: all processes are killed and one after
+// the other is started alone, so that a read with R = 1 is answered by that one, from
+// what it has as one of the first n nodes of the key's list, and no read can repair
+// another one. Then all are started again.
 func (tr *trial) each(keys []string) []journal.Final {
 	tr.t.Helper()
-	status, err := tr.operator.Cluster().Status(tr.t.Context())
+	d, err := tr.document()
 	if err != nil {
 		tr.t.Fatal(err)
 	}
-	d := status.Document
 	props, _ := d.Bucket(bucket)
-	var out []journal.Final
+	var all []*process
 	for _, p := range tr.nodes.all {
+		if p.lives() {
+			p.kill(tr.t)
+			all = append(all, p)
+		}
+	}
+	var out []journal.Final
+	for _, p := range all {
 		var own []string
 		for _, k := range keys {
 			if d.Settled.IsPrimary(d.Settled.PartitionOf(dynamo.Key{Bucket: bucket, Name: k}), props.Quorum.N, dynamo.NodeID(p.name)) {
@@ -154,18 +160,20 @@ func (tr *trial) each(keys []string) []journal.Final {
 	if want := len(keys) * props.Quorum.N; len(out) != want {
 		tr.t.Errorf("%d replicas were read, want %d", len(out), want)
 	}
+	for _, p := range all {
+		p.start(tr.t)
+	}
+	for _, p := range all {
+		p.waitReady(tr.t)
+	}
 	return out
 }
 
-// alone reads keys while one node is the only one that can answer.
+// alone reads keys of a node while no other one runs.
 func (tr *trial) alone(p *process, keys []string) []journal.Final {
 	tr.t.Helper()
-	for _, other := range tr.nodes.all {
-		if other != p && other.lives() {
-			other.signal(tr.t, syscall.SIGSTOP)
-			defer other.signal(tr.t, syscall.SIGCONT)
-		}
-	}
+	p.start(tr.t)
+	defer p.kill(tr.t)
 	config := client.Default()
 	config.Nodes = []string{p.address}
 	cl, err := client.New(config)
