@@ -55,9 +55,11 @@ func isolated(t *testing.T) bool {
 		t.Log("skipped: network cuts, slow links and full disks need root")
 		return true
 	}
-	if _, err := exec.LookPath("ip"); err != nil {
-		t.Log("skipped: network cuts, slow links and full disks need iproute2:", err)
-		return true
+	for _, tool := range []string{"ip", "tc"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Log("skipped: network cuts, slow links and full disks need iproute2:", err)
+			return true
+		}
 	}
 	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v="+fmt.Sprint(testing.Verbose()), "-test.count=1", "-test.timeout="+left(t).String())
 	cmd.Env = append(os.Environ(), inside+"="+programs, "TMPDIR="+t.TempDir())
