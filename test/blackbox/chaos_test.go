@@ -18,6 +18,7 @@ import (
 // DYNACTOR_CHAOS is how long, for example 10m; DYNACTOR_CHAOS_SEED repeats the order
 // of the harm.
 func TestChaos(t *testing.T) {
+	t.Parallel()
 	if !isolated(t) {
 		return
 	}
@@ -30,7 +31,7 @@ func TestChaos(t *testing.T) {
 		net = cuts
 	}
 	ns := newNodes(t, 5, net, "--partitions=16", "--hints-mb=64")
-	c := load.Config{Workers: 12, Keys: 100, PerKey: 60, Seed: seed, Prefix: "c"}
+	c := load.Config{Workers: 12, Keys: 100, PerKey: 60, Every: 10 * time.Millisecond, Seed: seed, Prefix: "c"}
 	if lasts > time.Minute {
 		c.Every = 30 * time.Millisecond
 	}

@@ -14,6 +14,7 @@ import (
 // and when the node is back its hints drain and all replicas are equal before any
 // key is read. DYNACTOR_DEAD is how long it is dead, for example 1m.
 func TestDeadNode(t *testing.T) {
+	t.Parallel()
 	lasts := 3 * time.Second
 	if s := os.Getenv("DYNACTOR_DEAD"); s != "" {
 		var err error
@@ -22,7 +23,7 @@ func TestDeadNode(t *testing.T) {
 		}
 	}
 	ns := newNodes(t, 3, newLoopback(t, 3), "--partitions=16")
-	tr := newTrial(t, ns, load.Config{Workers: 8, Keys: 100, PerKey: 10, Every: 2 * time.Millisecond, Seed: 1, Prefix: "d"})
+	tr := newTrial(t, ns, load.Config{Workers: 8, Keys: 100, PerKey: 10, Every: 5 * time.Millisecond, Seed: 1, Prefix: "d"})
 	tr.load.Start()
 	tr.progress(1000)
 	ns.all[1].kill(t)

@@ -21,6 +21,7 @@ import (
 // them was read. DYNACTOR_GROW_KEYS is how many keys there are at the beginning;
 // from 100,000 on the latency while data move is judged, too.
 func TestGrowAndShrink(t *testing.T) {
+	t.Parallel()
 	keys := 2000
 	if s := os.Getenv("DYNACTOR_GROW_KEYS"); s != "" {
 		var err error
@@ -30,7 +31,7 @@ func TestGrowAndShrink(t *testing.T) {
 	}
 	long := keys >= 100_000
 	ns := newNodes(t, 3, newLoopback(t, 5), "--partitions=16")
-	c := load.Config{Workers: 8, Keys: 200, PerKey: 50, Seed: 1, Prefix: "g"}
+	c := load.Config{Workers: 8, Keys: 200, PerKey: 50, Every: 3 * time.Millisecond, Seed: 1, Prefix: "g"}
 	measured := time.Second
 	if long {
 		c.Every, measured = 5*time.Millisecond, 20*time.Second

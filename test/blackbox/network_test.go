@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync/atomic"
 	"testing"
 )
 
@@ -22,11 +23,15 @@ type network interface {
 // loopback has all nodes on this machine's loopback: nothing can be cut.
 type loopback struct{ base int }
 
+// loopbacks keeps tests that run at the same time apart.
+var loopbacks atomic.Int32
+
 // newLoopback finds free ports for so many nodes.
 func newLoopback(t *testing.T, count int) loopback {
 	t.Helper()
+	own := int(loopbacks.Add(1)) * 2000
 	for try := range 100 {
-		l := loopback{base: 21000 + (os.Getpid()*61+try*311)%9000}
+		l := loopback{base: 21000 + (os.Getpid()*61+own+try*311)%9000}
 		if l.free(count) {
 			return l
 		}
