@@ -147,6 +147,9 @@ func (cl *client) begin(t *try) {
 	cl.c.requests++
 	t.started, t.pause = cl.c.now, firstPause
 	t.deadline = cl.c.now + cl.c.plan.load.timeout
+	if cl.c.plan.moves() && chance(cl.c.random.load, 0.5) {
+		t.attempt = cl.c.random.load.IntN(len(cl.c.nodes)) // any node may be asked, also one that knows old rings
+	}
 	cl.try = t
 	cl.c.tracef("client%d: %v context=%d bytes", cl.index, t, len(t.context))
 	cl.c.after(cl.c.plan.load.timeout, func() { cl.over(t) })

@@ -117,9 +117,12 @@ func (m *membership) learn(d member.Document) {
 func (m *membership) send(to dynamo.NodeID, deliver func(*membership), undelivered func()) {
 	n, target := m.n, m.n.c.node(to)
 	life := n.life
-	n.c.net.send(n.index, target.index, func() {
-		target.arrive(func() { deliver(target.members) })
-	}, func(request.Reason) {
+	arrive := func() { target.arrive(func() { deliver(target.members) }) }
+	if deaf := n.c.plan.move.deaf; deaf > 0 && !n.c.calm && target.index == int(n.c.plan.seed)%n.c.plan.nodes {
+		heard := arrive
+		arrive = func() { n.c.after(deaf, heard) }
+	}
+	n.c.net.send(n.index, target.index, arrive, func(request.Reason) {
 		if undelivered != nil {
 			n.run(life, undelivered)
 		}
@@ -315,11 +318,10 @@ func (m *membership) lead() {
 // facts are what all nodes say, as far as this one has heard.
 func (m *membership) facts(d member.Document) map[dynamo.NodeID]member.Facts {
 	out := m.rows.Facts()
-	switch {
-	case m.n.c.mutation == doneUnknown && d.Movement.Joint != 0, m.n.c.mutation == jointUnknown && d.Next != nil && d.Movement.Joint == 0:
+	if m.n.c.mutation == doneUnknown && d.Movement.Joint != 0 {
 		for _, id := range d.Voters() {
-			f, x := out[id], member.Member{}
-			x, _ = d.Member(id)
+			x, _ := d.Member(id)
+			f := out[id]
 			f.Store, f.Known = x.Store, d.Version
 			out[id] = f
 		}

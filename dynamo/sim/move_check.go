@@ -97,6 +97,18 @@ func (h *checker) gave(v *vnodeShell, m *fillRequest, planted fillReply) {
 	}
 }
 
+// served is M7: what a vnode serves was planned with a document that says the same as
+// its own of where the partition is.
+func (h *checker) served(v *vnodeShell, plan uint64) {
+	d, old := v.n.inForce, h.c.docs[plan]
+	if old.Next != nil && slices.Equal(old.Settled.Replicas(v.partition), old.Next.Replicas(v.partition)) {
+		return // it moves in name only, and a node that missed that version need not know
+	}
+	if h.c.plan.moves() && old.Version > 0 && plan < d.Version && d.Moved(&old, v.partition) {
+		h.c.fail("M7", "%s goes by version %d and serves a request for partition %d that was planned with %d", v.n.id, d.Version, v.partition, plan)
+	}
+}
+
 // dropped takes note of what a node no longer has because others have it.
 func (h *checker) dropped(n *node, k *keyInfo, r version.Record) {
 	l := h.ledger(k)

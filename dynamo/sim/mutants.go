@@ -92,10 +92,9 @@ func movingMutants() []mutant {
 		{mutation: fillOne, seeds: 400, breaks: []string{"R1", "A1"}, moves: true, shape: lossy},
 		{mutation: fillNothing, seeds: 100, breaks: []string{"R1", "A1"}, moves: true, shape: strict},
 		{mutation: fillEarly, seeds: 100, breaks: []string{"M5"}, moves: true, shape: strict},
-		{mutation: giveUnaware, seeds: 400, breaks: []string{"R1", "A1"}, moves: true, shape: tight},
-		{mutation: jointUnknown, seeds: 400, breaks: []string{"R1", "A1"}, moves: true, shape: tight},
-		{mutation: doneUnknown, seeds: 400, breaks: []string{"R1", "A1"}, moves: true, shape: tight},
-		{mutation: serveStale, seeds: 200, breaks: []string{"R1", "A1"}, moves: true, shape: tight},
+		{mutation: giveUnaware, seeds: 400, breaks: []string{"R1", "A1"}, moves: true, shape: thin},
+		{mutation: doneUnknown, seeds: 400, breaks: []string{"R1", "A1"}, moves: true, shape: deaf},
+		{mutation: serveStale, seeds: 20, breaks: []string{"M7"}, moves: true, shape: strict},
 		{mutation: lostNotFilled, seeds: 100, breaks: []string{"R1", "A1"}, moves: true, shape: wipes},
 		{mutation: dropMisplaced, seeds: 100, breaks: []string{"I5"}, moves: true, shape: strict},
 		{mutation: dropHomeless, seeds: 200, breaks: []string{"I5"}, moves: true, shape: strict},
@@ -140,6 +139,23 @@ func tight(p *plan) {
 	p.properties.Quorum = quorum.Params{N: 3, R: 1, W: 3}
 	p.partitions, p.load.clients, p.load.think = 2, 5, 2*time.Millisecond
 	p.net.mean, p.net.inOrder = 25*time.Millisecond, false
+}
+
+// deaf is tight with a node that hears late of the ring.
+func deaf(p *plan) {
+	tight(p)
+	only()(p)
+	p.net = netPlan{least: 20 * time.Microsecond, mean: time.Millisecond, detect: 100 * time.Millisecond}
+	p.disk.sync, p.disk.readError = 50*time.Microsecond, 0
+	p.nodes, p.partitions, p.load.clients, p.load.operations = 5, 4, 6, 1500
+	p.load.attempt, p.load.think, p.load.puts, p.load.updates = 40*time.Millisecond, 5*time.Millisecond, 0.4, 0
+	p.move.every, p.move.deaf = 150*time.Millisecond, time.Second
+}
+
+// thin is deaf with writes acknowledged by one node alone.
+func thin(p *plan) {
+	deaf(p)
+	p.properties.Quorum = quorum.Params{N: 3, R: 3, W: 1}
 }
 
 // tightWipes is tight with lost disks.

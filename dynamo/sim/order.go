@@ -135,8 +135,10 @@ func (v *vnodeShell) current(plan uint64, from pid) bool {
 	stale := plan < n.since[v.partition] && n.c.mutation != serveStale
 	if stale {
 		n.tell(from, staleReply{n.inForce.Version})
+		return false
 	}
-	return !stale
+	n.c.check.served(v, plan)
+	return true
 }
 
 // behind reports whether a node was shown a version that it does not know, and has it

@@ -16,6 +16,9 @@ type movePlan struct {
 	every time.Duration
 	// operators are how many act at once.
 	operators int
+	// deaf is how much longer what concerns the document takes to reach one of the
+	// founders: it goes by old ones for a while.
+	deaf time.Duration
 	// Weights of what they do.
 	join, leave, remove, replace, capacity float64
 }
@@ -60,4 +63,7 @@ func drawMove(p *plan, r *rand.Rand) {
 	p.load.operations = 300 + r.IntN(300)
 	p.load.clients = 2 + r.IntN(4)
 	p.load.think = between(r, 10*time.Millisecond, 80*time.Millisecond)
+	if chance(r, 0.3) {
+		w.deaf = between(r, 0, time.Second)
+	}
 }

@@ -49,6 +49,7 @@
 //	     and balanced
 //	M5   a fill is given all that its source had taken before
 //	M6   what lies on a node that is gone, or at rest, is its own
+//	M7   no request is served that was planned before its partition moved
 //
 // The promise of I4, A1 and R1 is conditional: it holds while fewer copies are
 // destroyed than were acknowledged. So the faults that destroy durable copies
@@ -177,9 +178,7 @@ const (
 	fillEarly
 	// giveUnaware serves a fill that the source does not know of.
 	giveUnaware
-	// jointUnknown makes a movement joint, doneUnknown a partition done, before all
-	// know.
-	jointUnknown
+	// doneUnknown makes a partition done before all know that it is switched.
 	doneUnknown
 	// serveStale serves requests that were planned with an old document.
 	serveStale
@@ -205,8 +204,7 @@ var mutationNames = [...]string{
 	"sound", "ackEarly", "ackBelowW", "countTwice", "keepEpoch", "keepFloor", "keepCommit", "forgetBar", "leaseLate",
 	"contextIgnored", "contextEverything", "dedupeOff", "noSlack", "sendDelta", "corruptAsNothing", "repairHalf", "failForCertain",
 	"reuseNumbers", "serveExpired", "mergeByTime", "dropUnconfirmed", "dropChanged", "dropDamaged", "confirmEarly",
-	"keepIncarnation", "writeOnce", "readNext", "unfilledCount", "fillOne", "fillNothing", "fillEarly", "giveUnaware", "jointUnknown",
-	"doneUnknown", "serveStale", "lostNotFilled", "dropMisplaced", "dropHomeless", "forgetPromise", "voteEarly", "hideVote", "voteTwice",
+	"keepIncarnation", "writeOnce", "readNext", "unfilledCount", "fillOne", "fillNothing", "fillEarly", "giveUnaware", "doneUnknown", "serveStale", "lostNotFilled", "dropMisplaced", "dropHomeless", "forgetPromise", "voteEarly", "hideVote", "voteTwice",
 	"useEarly",
 }
 
