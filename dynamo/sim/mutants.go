@@ -89,7 +89,7 @@ func movingMutants() []mutant {
 		{mutation: writeOnce, seeds: 20, breaks: []string{"I4", "R1"}, moves: true, shape: strict},
 		{mutation: readNext, seeds: 200, breaks: []string{"R1"}, moves: true, shape: tight},
 		{mutation: unfilledCount, seeds: 20, breaks: []string{"R1"}, moves: true, shape: tightWipes},
-		{mutation: fillOne, seeds: 400, breaks: []string{"R1", "A1"}, moves: true, shape: lossy},
+		{mutation: fillOne, seeds: 1500, breaks: []string{"R1", "A1"}, moves: true, shape: lossy},
 		{mutation: fillNothing, seeds: 100, breaks: []string{"R1", "A1"}, moves: true, shape: strict},
 		{mutation: fillEarly, seeds: 100, breaks: []string{"M5"}, moves: true, shape: strict},
 		{mutation: giveUnaware, seeds: 400, breaks: []string{"R1", "A1"}, moves: true, shape: thin},
