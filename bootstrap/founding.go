@@ -137,7 +137,7 @@ func (n *Node) moved(id dynamo.NodeID, address string) {
 func (n *Node) store(key, value []byte, done func(error)) {
 	b := n.engine.NewBatch()
 	b.Set(key, factBytes(value))
-	if err := b.Commit(storage.Synced, done); err != nil {
+	if err := b.Commit(storage.Vital, done); err != nil {
 		done(err)
 	}
 }

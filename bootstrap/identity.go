@@ -149,7 +149,7 @@ func writeFact(e storage.Engine, key, value []byte) error {
 	done := make(chan error, 1)
 	b := e.NewBatch()
 	b.Set(key, factBytes(value))
-	if err := b.Commit(storage.Synced, func(err error) { done <- err }); err != nil {
+	if err := b.Commit(storage.Vital, func(err error) { done <- err }); err != nil {
 		return err
 	}
 	return <-done

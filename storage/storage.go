@@ -40,6 +40,10 @@ const (
 	Synced Durability = iota
 	// Applied: done is called once reads see the batch; a crash may lose it.
 	Applied
+	// Vital is Synced for the few small facts without which a node falls behind its
+	// cluster. They may use half of the room that is kept free when other writes are
+	// refused with ErrFull.
+	Vital
 )
 
 // Engine is one ordered key-value store. All methods may be called from any

@@ -139,7 +139,7 @@ func (e *Engine) synced(d storage.Durability, err error) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.pending--
-	if e.failed == nil && err == nil && d == storage.Synced {
+	if e.failed == nil && err == nil && d != storage.Applied {
 		if cause := e.syncs.hit(); cause != nil {
 			e.failed = fmt.Errorf("%w: %w", storage.ErrFailed, cause)
 		}

@@ -135,14 +135,14 @@ const batchOverhead = 64
 
 // admit returns nil when p may go to Pebble, after waiting for the backlog if need
 // be.
-func (e *Engine) admit(p *pebble.Batch) error {
+func (e *Engine) admit(p *pebble.Batch, vital bool) error {
 	n := p.Len() + batchOverhead*int(p.Count())
 	for {
 		changed, over := e.backlog.over(n)
 		if err := e.failure.err(); err != nil {
 			return err
 		}
-		if err := e.space.admit(p.Len()); err != nil {
+		if err := e.space.admit(p.Len(), vital); err != nil {
 			return err
 		}
 		if !over {

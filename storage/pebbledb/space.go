@@ -33,6 +33,7 @@ type space struct {
 	budget  atomic.Int64          // bytes that may be written before the next look
 	next    atomic.Int64          // time of the next look, since start
 	refusal atomic.Pointer[error] // non-nil while writes are refused
+	vital   atomic.Bool           // while they are refused, whether vital ones are not
 	mu      sync.Mutex            // held by the one who looks
 	lookErr error                 // result of the last look, guarded by mu
 	onError func(error)           // told when the free space is not known
@@ -52,11 +53,11 @@ func newSpace(o *Options, probe func() (free, total uint64, err error), onFull f
 }
 
 // admit returns nil or ErrFull for a write of n bytes.
-func (s *space) admit(n int) error {
+func (s *space) admit(n int, vital bool) error {
 	if s.budget.Add(-int64(n)) < 0 || int64(time.Since(s.start)) >= s.next.Load() {
 		s.look()
 	}
-	if p := s.refusal.Load(); p != nil {
+	if p := s.refusal.Load(); p != nil && !(vital && s.vital.Load()) {
 		return *p
 	}
 	return nil
@@ -102,7 +103,7 @@ func (s *space) look() {
 		s.refusal.Store(nil)
 		return
 	}
-	s.refuse(fmt.Errorf("%w: %d bytes free of %d, reserve %d", storage.ErrFull, free, total, need))
+	s.refuse(free >= reserve/2, fmt.Errorf("%w: %d bytes free of %d, reserve %d", storage.ErrFull, free, total, need))
 }
 
 // sawFull notes that the disk refused a write, whatever it says is free. Writes
@@ -111,11 +112,14 @@ func (s *space) sawFull() {
 	hold := max(s.interval, min(time.Second, 4*s.interval))
 	s.next.Store(int64(time.Since(s.start) + hold))
 	s.budget.Store(1 << 62)
-	s.refuse(fmt.Errorf("%w: the file system refused a write", storage.ErrFull))
+	s.refuse(false, fmt.Errorf("%w: the file system refused a write", storage.ErrFull))
 	s.onFull()
 }
 
-func (s *space) refuse(err error) { s.refusal.Store(&err) }
+func (s *space) refuse(vital bool, err error) {
+	s.vital.Store(vital)
+	s.refusal.Store(&err)
+}
 
 // isFull says whether err means that the disk, or our share of it, is full.
 func isFull(err error) bool {

@@ -51,11 +51,11 @@ func TestSpaceWatch(t *testing.T) {
 	free.Store(5000)
 	e := open(t, "db", o)
 	for i, c := range []struct {
-		free int64
-		full bool
+		free        int64
+		full, vital bool // refused; vital ones are refused, too
 	}{
-		{5000, false}, {800, false}, {799, true}, {850, true}, {899, true}, {900, false},
-		{800, false}, {0, true}, {5000, false},
+		{5000, false, false}, {800, false, false}, {799, true, false}, {850, true, false}, {899, true, false}, {900, false, false},
+		{800, false, false}, {400, true, false}, {399, true, true}, {0, true, true}, {5000, false, false},
 	} {
 		free.Store(c.free)
 		key := fmt.Append(nil, i)
@@ -67,6 +67,11 @@ func TestSpaceWatch(t *testing.T) {
 		}
 		if _, err := e.Get(nil, key); c.full != errors.Is(err, storage.ErrNotFound) {
 			t.Errorf("step %d: get = %v", i, err)
+		}
+		fact := e.NewBatch()
+		fact.Set([]byte("fact"), key)
+		if err := fact.Commit(storage.Vital, nil); c.vital != errors.Is(err, storage.ErrFull) || !c.vital && err != nil {
+			t.Errorf("step %d, %d free: commit of what is vital = %v", i, c.free, err)
 		}
 		if s := e.Stats(); s.Full != c.full || s.Failed != nil {
 			t.Errorf("step %d: stats: full = %v, failed = %v", i, s.Full, s.Failed)
@@ -90,7 +95,7 @@ func TestSpaceLooksSeldom(t *testing.T) {
 	o.ReserveBytes, o.spaceInterval = 16_000, time.Hour
 	s := newSpace(&o, func() (uint64, uint64, error) { looks++; return 1 << 30, 1 << 40, nil }, func() {})
 	for range 100 {
-		if err := s.admit(100); err != nil {
+		if err := s.admit(100, false); err != nil {
 			t.Fatal(err)
 		}
 	}

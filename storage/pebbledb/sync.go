@@ -40,7 +40,7 @@ func (e *Engine) commit(p *pebble.Batch, d storage.Durability, done func(error))
 		return storage.ErrClosed
 	}
 	defer e.ops.Leave()
-	if err := e.admit(p); err != nil {
+	if err := e.admit(p, d == storage.Vital); err != nil {
 		return err
 	}
 	// Before the queue, where the waiter takes it off again.

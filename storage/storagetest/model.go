@@ -71,7 +71,7 @@ func (m *model) commit(t *rapid.T) {
 		b.Discard()
 		return
 	}
-	d := rapid.SampledFrom([]storage.Durability{storage.Synced, storage.Applied}).Draw(t, "durability")
+	d := rapid.SampledFrom([]storage.Durability{storage.Synced, storage.Applied, storage.Vital}).Draw(t, "durability")
 	if err := b.Commit(d, m.l.expect(m.n)); err != nil {
 		t.Fatalf("commit: %v", err)
 	}
