@@ -105,11 +105,22 @@ func (l *ledger) find(d clock.Dot) *put {
 	return list[d.Counter-1]
 }
 
+// timeOf is when a vnode says that it has made a write. The clock of its record may name
+// later times: those of a context that came from nodes whose clocks are ahead.
+func timeOf(r vnode.Result) dynamo.Timestamp {
+	for _, v := range r.Stored.Record.Versions {
+		if v.Dot == r.Dot {
+			return v.Time
+		}
+	}
+	return r.Stored.Record.Newest()
+}
+
 // coordinated registers a write that a vnode made a dot for, and checks I1, I2,
 // I15 and F1; then the record as any stored one. It returns the entry.
 func (h *checker) coordinated(v *vnodeShell, k *keyInfo, p vnode.Put, before vnode.Stored, r vnode.Result) *put {
 	l := h.ledger(k)
-	w := &put{dot: r.Dot, request: p.Request, value: p.Value, dead: p.Tombstone, at: v.n, now: p.Now, time: r.Stored.Record.Newest()}
+	w := &put{dot: r.Dot, request: p.Request, value: p.Value, dead: p.Tombstone, at: v.n, now: p.Now, time: timeOf(r)}
 	if h.c.trace != nil {
 		h.c.tracef("%s writes %v %q as %v over %v, context %v", v.n.id, k.key, p.Value, w.dot, before.Record.Clock, p.Context.Clock)
 	}
