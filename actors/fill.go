@@ -24,6 +24,7 @@ type fillActor struct {
 	wanted []*messages.FillKey
 	// asking is what is asked for when the rate allows.
 	asking transfer.Ask
+	asked  time.Time
 	bytes  int // of page
 	timer  *rt.Timer
 	*progress
@@ -114,7 +115,7 @@ func (a *fillActor) run(ctx actor.Context, effects []transfer.Effect) {
 // pace asks when the rate allows what the last answer took.
 func (a *fillActor) pace(ctx actor.Context, e transfer.Ask) {
 	a.asking = e
-	pause := time.Duration(a.bytes) * time.Second / transferRate
+	pause := rest(a.bytes, a.asked)
 	if a.bytes = 0; pause < time.Millisecond {
 		a.send(ctx)
 		return
@@ -124,6 +125,7 @@ func (a *fillActor) pace(ctx actor.Context, e transfer.Ask) {
 
 func (a *fillActor) send(ctx actor.Context) {
 	e := a.asking
+	a.asked = time.Now()
 	m := &messages.FillRequest{
 		Partition: uint32(a.partition), N: uint32(e.N), Target: a.target, Store: a.s.Founding.Config.Self.Store[:], Batch: e.Batch,
 		Cursor: e.Cursor, Digests: e.Digests, TimeoutMs: uint32(transferTimeout.Milliseconds()),

@@ -28,6 +28,7 @@ type transferActor struct {
 	needs    transfer.Batch
 	// bytes of the batch that the rate has to allow for; sent are all of it.
 	bytes, sent int
+	began       time.Time // of the batch
 	timer       *rt.Timer
 	progress    *progress
 	ended       bool
@@ -183,7 +184,7 @@ func (a *transferActor) request(number uint64) *messages.HandoffRequest {
 
 // pace fetches the next batch when the rate allows what the last one took.
 func (a *transferActor) pace() {
-	pause := time.Duration(a.bytes) * time.Second / transferRate
+	pause := rest(a.bytes, a.began)
 	if a.bytes = 0; pause < time.Millisecond {
 		a.fetch()
 		return
@@ -194,6 +195,7 @@ func (a *transferActor) pace() {
 // fetch reads the next batch on the pool of readers.
 func (a *transferActor) fetch() {
 	a.arm(&batchDue{transfer.Reading}, transferTimeout) // a read that panics says nothing
+	a.began = time.Now()
 	self, root, s, at, cursor := a.self, a.s.System.Root, a.s, a.at, a.cursor
 	submitted := s.Readers.Submit(func() {
 		m := s.readBatch(at, cursor)
