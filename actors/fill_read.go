@@ -30,6 +30,9 @@ const digestBytes = 4 << 20
 // turn. From here on it refuses such, so that each write that the read misses went
 // to the new replica itself.
 func (v *vnodeActor) fill(m *messages.FillRequest, e rt.Envelope) {
+	if !v.serves(e.Sender) {
+		return
+	}
 	s, self, partition, sender := v.s, v.self, v.partition, e.Sender
 	req, err := messages.ToFill(m)
 	lower, _ := vnode.ReplicaRange(partition, req.N)

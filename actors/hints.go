@@ -325,7 +325,7 @@ func (v *vnodeActor) dropHint(h *hint) (dropped bool, err error) {
 // handoff takes records that another node kept for this one, or that this one asked
 // for to fill the partition.
 func (v *vnodeActor) handoff(m *messages.HandoffRequest, sender *actor.PID) {
-	if !v.writable(sender) {
+	if !v.writable(sender) || !v.serves(sender) {
 		return
 	}
 	all, err := messages.ToHandoff(m)

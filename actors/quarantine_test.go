@@ -125,6 +125,8 @@ func TestDisplaced(t *testing.T) {
 				"put":      r.ask(putOf("k", "v", nil)),
 				"operator": ask(nameMembership, creating("b")),
 				"replica":  ask(vnodeName(0), readOf(0, "k", 0)),
+				"handoff":  ask(vnodeName(0), &messages.HandoffRequest{N: 3, Batch: 1}),
+				"source":   ask(vnodeName(0), fillOf(0, next)),
 			} {
 				if f, ok := answer.(*messages.Failure); !ok || f.GetCode() != messages.CodeNotReady || !strings.Contains(f.GetText(), tc.why) {
 					t.Errorf("%s: %v", what, answer)

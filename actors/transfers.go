@@ -151,7 +151,8 @@ func (t *transfersActor) terminated(id string) {
 
 // hear notes that what is done had its last word.
 func (t *transfersActor) hear(ctx actor.Context, w work) {
-	if id := ctx.Sender().GetId(); t.running[id].work == w {
+	id := ctx.Sender().GetId()
+	if j, ok := t.running[id]; ok && j.work == w {
 		t.told[id] = true
 	}
 }

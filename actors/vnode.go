@@ -350,8 +350,7 @@ func (v *vnodeActor) handle(batch []rt.Envelope) {
 // the partition is, and answers it if not (member.Document.Moved). It is asked in the
 // vnode's turn: nothing planned before is served after that.
 func (v *vnodeActor) current(plan uint64, sender *actor.PID) bool {
-	if why := v.s.quarantined(); why != "" {
-		v.s.answer(sender, v.self, messages.Fail(messages.CodeNotReady, "%s", why))
+	if !v.serves(sender) {
 		return false
 	}
 	version, stale := v.s.stale(v.partition, plan)
@@ -361,6 +360,16 @@ func (v *vnodeActor) current(plan uint64, sender *actor.PID) bool {
 		v.s.answer(sender, v.self, f)
 	}
 	return !stale
+}
+
+// serves reports whether this store may confirm anything or be a source of data, and
+// answers if not.
+func (v *vnodeActor) serves(sender *actor.PID) bool {
+	why := v.s.quarantined()
+	if why != "" {
+		v.s.answer(sender, v.self, messages.Fail(messages.CodeNotReady, "%s", why))
+	}
+	return why == ""
 }
 
 // isBehind reports whether a request was planned with a document that this node does
