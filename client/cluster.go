@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/dynactor/dynactor/dynamo/member"
@@ -153,16 +155,22 @@ func (c *Cluster) Transfers(ctx context.Context) ([]Transfer, error) {
 	if err := c.client.Ready(ctx); err != nil { // it knows where the others are
 		return nil, err
 	}
-	var out []Transfer
-	var problems error
-	for _, n := range status.Nodes {
-		more, err := c.transfersOf(ctx, string(n.Node))
-		out, problems = append(out, more...), errors.Join(problems, err)
+	// All at once: one that is dead must not take the time of the others.
+	all, problems := make([][]Transfer, len(status.Nodes)), make([]error, len(status.Nodes))
+	var wg sync.WaitGroup
+	for i, n := range status.Nodes {
+		wg.Go(func() { all[i], problems[i] = c.transfersOf(ctx, string(n.Node)) })
 	}
-	return out, problems
+	wg.Wait()
+	return slices.Concat(all...), errors.Join(problems...)
 }
 
+// transfersWait is how long a member may take to be connected and to answer.
+const transfersWait = 2 * time.Second
+
 func (c *Cluster) transfersOf(ctx context.Context, node string) ([]Transfer, error) {
+	ctx, cancel := context.WithTimeout(ctx, transfersWait)
+	defer cancel()
 	if err := c.client.connectedTo(ctx, node); err != nil {
 		return nil, err
 	}

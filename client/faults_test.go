@@ -272,6 +272,29 @@ func TestQuorumOfTheLiving(t *testing.T) {
 	}
 }
 
+// TestTransfersOfTheLiving: a member that is dead is named, and does not keep those
+// that come after it from being asked.
+func TestTransfersOfTheLiving(t *testing.T) {
+	c := clustertest.Start(t, clustertest.Options{})
+	cl := connect(t, c)
+	ctx := patient(t)
+	if err := cl.Ready(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Nodes[0].Stop(ctx); err != nil {
+		t.Errorf("stop: %v", err)
+	}
+	short, cancel := context.WithTimeout(ctx, 5*time.Second) // that of the command
+	defer cancel()
+	_, err := cl.Cluster().Transfers(short)
+	if err == nil || !strings.Contains(err.Error(), "n1") || strings.Contains(err.Error(), "n2") || strings.Contains(err.Error(), "n3") {
+		t.Errorf("problems: %v", err)
+	}
+	if short.Err() != nil {
+		t.Error("it took all the time there was")
+	}
+}
+
 // hung is a cluster whose disks hang in a sync until the test is over.
 func hung(t *testing.T) (*client.Client, *client.Bucket) {
 	t.Helper()
