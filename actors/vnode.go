@@ -346,14 +346,20 @@ func (v *vnodeActor) handle(batch []rt.Envelope) {
 	v.commit()
 }
 
-// current reports whether a request was planned with a document that still says where
-// the partition is, and answers it if not (member.Document.Moved). It is asked in the
-// vnode's turn: nothing planned before is served after that.
-func (v *vnodeActor) current(plan uint64, sender *actor.PID) bool {
+// current reports whether a request for keys of a bucket with n replicas was planned
+// with a document that still says where they are, and answers it if not
+// (member.Document.Moved): the partition has moved, or the bucket was created since
+// with another n, and its keys lie elsewhere. It is asked in the vnode's turn: nothing
+// planned before is served after that.
+func (v *vnodeActor) current(plan uint64, bucket string, n int, sender *actor.PID) bool {
 	if !v.serves(sender) {
 		return false
 	}
 	version, stale := v.s.stale(v.partition, plan)
+	if !stale && plan < version {
+		properties, _ := v.s.Document().Bucket(bucket)
+		stale = properties.Quorum.N != n
+	}
 	if stale {
 		f := messages.Fail(messages.CodeStale, "%s knows version %d of the ring, the request was planned with %d", v.s.Self, version, plan)
 		f.DocumentVersion = version

@@ -130,7 +130,7 @@ func isCorrupt(err error) bool {
 // coordinate makes the dot of a client's write and adds it to the turn's
 // commit.
 func (v *vnodeActor) coordinate(m *coordinate, sender *actor.PID) {
-	if !v.writable(sender) || !v.current(m.plan, sender) {
+	if !v.writable(sender) || !v.current(m.plan, m.key.Bucket, m.n, sender) {
 		return
 	}
 	v.extend()
@@ -197,7 +197,7 @@ func (v *vnodeActor) replicate(m *messages.ReplicateRequest, sender *actor.PID) 
 		v.s.answer(sender, v.self, messages.Fail(messages.CodeInvalid, "%v", err))
 		return
 	}
-	if !v.current(m.GetPlan(), sender) {
+	if !v.current(m.GetPlan(), req.Key.Bucket, req.N, sender) {
 		return
 	}
 	owns, standsIn := v.owns(req.N), req.HintFor != "" && req.HintFor != v.s.Self
@@ -301,7 +301,7 @@ func (v *vnodeActor) read(m *messages.ReadRequest, e rt.Envelope) {
 		v.s.answer(sender, v.self, messages.Fail(messages.CodeInvalid, "%v", err))
 		return
 	}
-	if !v.current(m.GetPlan(), sender) {
+	if !v.current(m.GetPlan(), req.Key.Bucket, req.N, sender) {
 		return
 	}
 	s, self, partition := v.s, v.self, v.partition

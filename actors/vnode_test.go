@@ -9,7 +9,9 @@ import (
 
 	"github.com/dynactor/dynactor/actors/actortest"
 	"github.com/dynactor/dynactor/dynamo"
+	"github.com/dynactor/dynactor/dynamo/bucket"
 	"github.com/dynactor/dynactor/dynamo/clock"
+	"github.com/dynactor/dynactor/dynamo/member"
 	"github.com/dynactor/dynactor/dynamo/ring"
 	"github.com/dynactor/dynactor/dynamo/version"
 	"github.com/dynactor/dynactor/dynamo/vnode"
@@ -300,5 +302,41 @@ func TestVnodeRefusesWhatIsNotItsOwn(t *testing.T) {
 				t.Errorf("answered %v", f)
 			}
 		})
+	}
+}
+
+// TestBucketCreatedSince: what was planned before a bucket had an n of its own is
+// refused: where that puts a key nobody would look for it.
+func TestBucketCreatedSince(t *testing.T) {
+	r := start(t, setup{nodes: 3})
+	own := bucket.Default()
+	own.Quorum.N = 2
+	doc, err := r.doc.CreateBucket(member.Bucket{Name: "b", Properties: own}, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.enforce(doc)
+	key := keyOf("k")
+	for _, c := range []struct {
+		plan   uint64
+		n      int
+		failed bool
+	}{
+		{1, 3, true}, {2, 2, false},
+		{3, 3, false}, // who has planned it knows better
+	} {
+		write, read := replicateOf(0, "k", elsewhere(t, 9, "w"), true), readOf(0, "k", 0)
+		write.N, write.Plan, read.N, read.Plan = uint32(c.n), c.plan, uint32(c.n), c.plan
+		for what, message := range map[string]any{
+			"read": read, "write": write,
+			"coordinate": &coordinate{key: key, n: c.n, position: ring.Hash(key).Bytes(), plan: c.plan, put: vnode.Put{Now: 1}},
+		} {
+			p := actortest.NewProbe(r.system)
+			p.Ask(r.pid(), message)
+			f, failed := actortest.Next[any](t, p).(*messages.Failure)
+			if failed != c.failed || failed && (f.GetCode() != messages.CodeStale || f.GetDocumentVersion() != 2) {
+				t.Errorf("a %s with n = %d of version %d: %v", what, c.n, c.plan, f)
+			}
+		}
 	}
 }
