@@ -45,6 +45,10 @@ func (s *Services) listKeys(vnodePID, sender *actor.PID, p dynamo.Partition, m *
 	}
 	var reply messages.KeysReply
 	scanned := 0
+	if why := s.unlisted(p, m.GetBucket()); why != nil {
+		s.answer(sender, vnodePID, why)
+		return
+	}
 	err := s.Engine.Scan(lower, upper, func(storageKey, _ []byte) bool {
 		scanned++
 		if _, key, ok := vnode.ParseObjectKey(storageKey); ok && key.Bucket == string(m.GetBucket()) {
@@ -56,9 +60,30 @@ func (s *Services) listKeys(vnodePID, sender *actor.PID, p dynamo.Partition, m *
 		}
 		return true
 	})
+	// Meanwhile the partition may have moved away, and been dropped here.
+	if why := s.unlisted(p, m.GetBucket()); why != nil {
+		s.answer(sender, vnodePID, why)
+		return
+	}
 	if err != nil {
 		s.answer(sender, vnodePID, messages.Fail(messages.CodeStorage, "list partition %d on %s: %v", p, s.Self, err))
 		return
 	}
 	s.answer(sender, vnodePID, &reply)
+}
+
+// unlisted is why a listing of what lies here would lack keys: this node is no replica
+// that reads use, or is being filled.
+func (s *Services) unlisted(p dynamo.Partition, bucket []byte) *messages.Failure {
+	if why := s.quarantined(); why != "" {
+		return messages.Fail(messages.CodeNotReady, "%s", why)
+	}
+	doc := s.Document()
+	properties, _ := doc.Bucket(string(bucket))
+	if doc.Authoritative(p, properties.Quorum.N, s.Self) {
+		return nil
+	}
+	f := messages.Fail(messages.CodeStale, "%s does not have all keys of partition %d", s.Self, p)
+	f.DocumentVersion = doc.Version
+	return f
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/dynactor/dynactor/actors/actortest"
 	"github.com/dynactor/dynactor/dynamo"
 	"github.com/dynactor/dynactor/dynamo/bucket"
+	"github.com/dynactor/dynactor/dynamo/member"
 	"github.com/dynactor/dynactor/dynamo/ring"
 	"github.com/dynactor/dynactor/dynamo/version"
 	"github.com/dynactor/dynactor/messages"
@@ -231,5 +232,29 @@ func TestKeys(t *testing.T) {
 	r.probe.Ask(r.pid(), &messages.KeysRequest{Bucket: bucketB})
 	if f := actortest.Next[*messages.Failure](t, r.probe); f.GetCode() != messages.CodeStorage {
 		t.Errorf("a listing that cannot be read: %v", f)
+	}
+}
+
+// TestListingThatWouldLackKeys: who lost its disk and is being filled refuses to list;
+// another one that is filled does not keep it from that.
+func TestListingThatWouldLackKeys(t *testing.T) {
+	r := start(t, setup{nodes: 3})
+	r.written("k", "v", none)
+	for lost, refuses := range map[dynamo.NodeID]bool{"n1": true, "n2": false} {
+		doc := r.doc
+		doc.Movement.Filling = []member.Fill{{Node: lost, Whole: true}}
+		r.enforce(doc)
+		p := actortest.NewProbe(r.system)
+		p.Ask(r.pid(), &messages.KeysRequest{Bucket: bucketB})
+		switch m := actortest.Next[any](t, p).(type) {
+		case *messages.Failure:
+			if !refuses || m.GetCode() != messages.CodeStale {
+				t.Errorf("%s lost its disk: %v", lost, m)
+			}
+		case *messages.KeysReply:
+			if refuses || len(m.GetKeys()) != 1 {
+				t.Errorf("%s lost its disk, listed: %q", lost, m.GetKeys())
+			}
+		}
 	}
 }

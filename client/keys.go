@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/dynactor/dynactor/dynamo"
@@ -38,7 +39,8 @@ func (b *Bucket) Keys(ctx context.Context, visit func(key string) error) error {
 // be asked, for example because the client is only now connecting to them, are
 // asked again for as long as a request may take.
 func (b *Bucket) partition(ctx context.Context, p dynamo.Partition, visit func(string) error) error {
-	nodes, needed := b.client.routes.primaries(p, b.name)
+	list, needed := b.client.routes.primaries(p, b.name)
+	nodes := list
 	seen := map[string]bool{}
 	fresh := func(key string) error {
 		if seen[key] {
@@ -68,6 +70,10 @@ func (b *Bucket) partition(ctx context.Context, p dynamo.Partition, visit func(s
 		nodes = again
 		if err := b.client.pause(ctx, ringRetry); errors.Is(err, ErrClosed) {
 			return err
+		}
+		// Of a list and of the one that takes its place some replicas each are not enough.
+		if now, all := b.client.routes.primaries(p, b.name); !slices.Equal(now, list) {
+			list, nodes, needed = now, now, all
 		}
 	}
 }
@@ -139,6 +145,9 @@ func (b *Bucket) page(ctx context.Context, node string, p dynamo.Partition, curs
 	case *messages.KeysReply:
 		return m, nil
 	case *messages.Failure:
+		if m.GetCode() == messages.CodeStale {
+			b.client.stale()
+		}
 		return nil, fromFailure(reply.node, m)
 	}
 	return nil, &Error{Kind: ErrInternal, Node: reply.node, Text: fmt.Sprintf("unexpected answer %T", reply.message)}
