@@ -3,6 +3,8 @@ package actors
 import (
 	"fmt"
 	"log/slog"
+	"maps"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -19,14 +21,33 @@ const refusedFor = 10 * time.Second
 type quarantine struct {
 	// document is what the cluster document says; nil: the store is the member's.
 	document atomic.Pointer[string]
-	// refusal is what a peer said last; nil: nothing, or it has changed its mind.
-	refusal atomic.Pointer[peerRefusal]
+	// refusals are what peers said last; those that have changed their minds have
+	// none. It is never changed but replaced, under mu.
+	refusals atomic.Pointer[map[dynamo.NodeID]peerRefusal]
+	mu       sync.Mutex
 }
 
 type peerRefusal struct {
-	by    dynamo.NodeID
 	why   string
 	until time.Time
+}
+
+// refuse replaces what a peer said; nil: it takes this node. It reports whether that
+// is news.
+func (q *quarantine) refuse(by dynamo.NodeID, r *peerRefusal) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	next := map[dynamo.NodeID]peerRefusal{}
+	if all := q.refusals.Load(); all != nil {
+		maps.Copy(next, *all)
+	}
+	_, had := next[by]
+	delete(next, by)
+	if r != nil {
+		next[by] = *r
+	}
+	q.refusals.Store(&next)
+	return had || r != nil
 }
 
 // quarantined says why this node must not serve; empty if it may.
@@ -34,8 +55,13 @@ func (s *Services) quarantined() string {
 	if why := s.quarantine.document.Load(); why != nil {
 		return *why
 	}
-	if r := s.quarantine.refusal.Load(); r != nil && time.Now().Before(r.until) {
-		return r.why
+	if all := s.quarantine.refusals.Load(); all != nil && len(*all) > 0 {
+		now := time.Now()
+		for _, r := range *all {
+			if now.Before(r.until) {
+				return r.why
+			}
+		}
 	}
 	return ""
 }
@@ -61,7 +87,7 @@ func (s *Services) displace(doc *member.Document) {
 // refusedBy notes that a peer refuses this process.
 func (s *Services) refusedBy(by dynamo.NodeID, why string) {
 	was := s.quarantined()
-	s.quarantine.refusal.Store(&peerRefusal{by: by, why: fmt.Sprintf("refused by %s: %s", by, why), until: time.Now().Add(refusedFor)})
+	s.quarantine.refuse(by, &peerRefusal{why: fmt.Sprintf("refused by %s: %s", by, why), until: time.Now().Add(refusedFor)})
 	if was == "" {
 		s.Log.Error("this node does not serve while it is refused", slog.String("by", string(by)), slog.String("why", why))
 	}
@@ -70,7 +96,10 @@ func (s *Services) refusedBy(by dynamo.NodeID, why string) {
 
 // welcomed notes that a peer takes this process.
 func (s *Services) welcomed(by dynamo.NodeID) {
-	if r := s.quarantine.refusal.Load(); r != nil && r.by == by && s.quarantine.refusal.CompareAndSwap(r, nil) {
+	if all := s.quarantine.refusals.Load(); all == nil || len(*all) == 0 {
+		return // it is called for each answer to a heartbeat
+	}
+	if s.quarantine.refuse(by, nil) {
 		s.vnodes.notify()
 	}
 }

@@ -177,7 +177,15 @@ func TestRefusedByAPeer(t *testing.T) {
 	if h := r.node.Health(); !h.Ready {
 		t.Errorf("after the welcome: %+v", h)
 	}
-	r.s.quarantine.refusal.Store(&peerRefusal{by: "n2", why: "refused", until: time.Now().Add(-time.Second)})
+	// One that has changed its mind, or forgot, does not speak for the others.
+	r.node.Refused("n2", "rolled back")
+	r.node.Refused("n3", "rolled back")
+	r.node.Welcomed("n3")
+	if h := r.node.Health(); h.Ready || !strings.Contains(h.Reason, "refused by n2") {
+		t.Errorf("n2 refuses it: %+v", h)
+	}
+	r.node.Welcomed("n2")
+	r.s.quarantine.refuse("n2", &peerRefusal{why: "refused", until: time.Now().Add(-time.Second)})
 	if h := r.node.Health(); !h.Ready {
 		t.Errorf("a refusal of long ago counts: %+v", h)
 	}
