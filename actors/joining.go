@@ -68,8 +68,8 @@ func (m *membershipActor) refusedToJoin(f *messages.Failure) {
 }
 
 // place gives a node that asks for it a place in the document: that of the member of
-// its name, whose disk was lost, or it is staged to join as a new one.
-func (m *membershipActor) place(d member.Document, c member.Change) (member.Document, error) {
+// its name, whose disk with the store lost is gone, or it is staged to join as a new one.
+func (m *membershipActor) place(d member.Document, c member.Change, lost member.StoreID) (member.Document, error) {
 	x, known := d.Member(c.Node)
 	switch {
 	case !known || x.Status == member.Gone:
@@ -79,7 +79,7 @@ func (m *membershipActor) place(d member.Document, c member.Change) (member.Docu
 	case m.s.reachable(c.Node) || time.Since(m.renewed[c.Node]) < renewedLately:
 		return d, fmt.Errorf("%w: another process runs as %s at %s; stop one of them", errTwin, c.Node, x.Address)
 	}
-	return d.TakeOver(c.Node, c.Member.Store, c.Member.Start, c.Member.Address)
+	return d.TakeOver(c.Node, lost, c.Member.Store, c.Member.Start, c.Member.Address)
 }
 
 // errTwin: a member's place is asked for while the member lives.
@@ -141,9 +141,10 @@ func (m *membershipActor) stage(ctx actor.Context, r *messages.JoinRequest) {
 	c := member.Change{Kind: member.Join, Node: who.ID, Member: member.Member{
 		ID: who.ID, Zone: who.Zone, Capacity: who.Capacity, Store: member.StoreID(who.Store), Start: who.Start, Address: who.Address,
 	}}
+	had, _ := m.voter.Document.Member(who.ID)
 	m.propose(ctx, &change{
 		what: c.String(), until: time.Now().Add(changeTimeout),
-		make: func(d member.Document) (member.Document, error) { return m.place(d, c) },
+		make: func(d member.Document) (member.Document, error) { return m.place(d, c, had.Store) },
 		done: func(d member.Document, err error) {
 			if err != nil {
 				m.s.answer(asker, m.self, changeFailure(err))

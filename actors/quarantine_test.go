@@ -57,9 +57,10 @@ func TestPlaceOfALostDisk(t *testing.T) {
 			if tc.document != nil {
 				d = tc.document(d)
 			}
+			had, _ := d.Member(tc.node)
 			out, err := m.place(d, member.Change{Kind: member.Join, Node: tc.node, Member: member.Member{
 				ID: tc.node, Store: member.StoreID{tc.store}, Start: 1, Capacity: 1, Address: "h:1",
-			}})
+			}}, had.Store)
 			if !errors.Is(err, tc.err) || (err == nil) != (tc.err == nil) {
 				t.Fatalf("error %v, want %v", err, tc.err)
 			}
@@ -81,7 +82,7 @@ func TestDisplaced(t *testing.T) {
 		why    string
 	}{
 		"taken over": {func(d member.Document) (member.Document, error) {
-			return d.TakeOver("n1", member.StoreID{9}, 1, "h:1")
+			return d.TakeOver("n1", d.Members[0].Store, member.StoreID{9}, 1, "h:1")
 		}, "another data directory has taken the place of this one"},
 		"gone": {func(d member.Document) (member.Document, error) {
 			d, err := d.Stage(member.Change{Kind: member.Remove, Node: "n1"})

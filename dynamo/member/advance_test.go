@@ -35,7 +35,8 @@ func TestTakeOver(t *testing.T) {
 		"with no store id": {base, "a", 0, ErrMember},
 	}
 	for name, c := range cases {
-		d, err := c.d.TakeOver(c.node, StoreID{c.store}, 4, "new:1")
+		had, _ := c.d.Member(c.node)
+		d, err := c.d.TakeOver(c.node, had.Store, StoreID{c.store}, 4, "new:1")
 		if !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, want %v", name, err, c.want)
 		}
@@ -54,6 +55,9 @@ func TestTakeOver(t *testing.T) {
 			if d.Authoritative(p, quorum.MaxN, c.node) || asked && !d.Moved(&c.d, p) {
 				t.Errorf("%s: partition %d: nothing found is a proof, or old plans are served", name, p)
 			}
+		}
+		if _, err := d.TakeOver(c.node, had.Store, StoreID{77}, 1, "late:1"); !errors.Is(err, ErrPlanChanged) {
+			t.Errorf("%s: a second store in the place of the one that is lost: %v", name, err)
 		}
 		if end := ended(t, d); len(end.Movement.Filling) > 0 || end.Next != nil {
 			t.Errorf("%s: ends with %+v", name, end.Movement)

@@ -410,10 +410,11 @@ func (w *moving) loseDisk(n *movingNode) {
 }
 
 func (w *moving) takeOver(n *movingNode) {
-	if m, ok := w.newest().Member(n.id); !ok || m.Store == n.store || m.Status == Gone || n.dead || w.hole != n.id {
+	m, ok := w.newest().Member(n.id)
+	if !ok || m.Store == n.store || m.Status == Gone || n.dead || w.hole != n.id {
 		return
 	}
-	next, err := w.newest().TakeOver(n.id, n.store, 1, "")
+	next, err := w.newest().TakeOver(n.id, m.Store, n.store, 1, "")
 	if err != nil {
 		w.fail("take-over: %v", err)
 		return

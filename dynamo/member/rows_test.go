@@ -14,7 +14,7 @@ func TestRowsOfStores(t *testing.T) {
 	old := Row{Node: node, Start: 9, Counter: 9, Facts: Facts{Store: d.Members[0].Store}}
 	rows := Rows{}
 	rows.Merge(old)
-	taken, err := d.TakeOver(node, StoreID{99}, 1, "x:1")
+	taken, err := d.TakeOver(node, old.Store, StoreID{99}, 1, "x:1")
 	if err != nil {
 		t.Fatal(err)
 	}

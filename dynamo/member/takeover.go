@@ -7,14 +7,18 @@ import (
 	"github.com/dynactor/dynactor/dynamo"
 )
 
-// TakeOver gives a member a new store, for its disk was lost: the node has to be
-// filled wherever it is a replica. The errors are those of changes.
-func (d Document) TakeOver(node dynamo.NodeID, store StoreID, start uint64, address string) (Document, error) {
+// TakeOver gives a member a new store in the place of the one that was lost: the node
+// has to be filled wherever it is a replica. lost is the store that the member had when
+// this was asked for. If it has another one by now, the asker may be gone as well, and
+// is to ask again: ErrPlanChanged. The other errors are those of changes.
+func (d Document) TakeOver(node dynamo.NodeID, lost, store StoreID, start uint64, address string) (Document, error) {
 	out := d.successor()
 	i, ok := out.index(node)
 	switch {
 	case !ok || out.Members[i].Status == Gone:
 		return d, fmt.Errorf("%w: %s; let it join as a new one", ErrUnknownMember, node)
+	case out.Members[i].Store != lost:
+		return d, fmt.Errorf("%w: the store of %s was taken over meanwhile", ErrPlanChanged, node)
 	case out.Members[i].Removed:
 		return d, fmt.Errorf("%w: %s; wait until it is gone, then let it join as a new one", ErrRemovedStore, node)
 	}

@@ -183,10 +183,10 @@ func (m *membership) greeted(id dynamo.NodeID, store member.StoreID, life uint64
 		}, nil)
 	case known && x.Status != member.Gone && !x.Removed:
 		m.propose("take-over of "+string(id), func(now member.Document) (member.Document, error) {
-			if x, _ := now.Member(id); x.Store == store {
+			if y, _ := now.Member(id); y.Store == store {
 				return now, nil
 			}
-			next, err := now.TakeOver(id, store, life, "")
+			next, err := now.TakeOver(id, x.Store, store, life, "")
 			if m.n.c.mutation == lostNotFilled {
 				next.Movement.Filling = slices.Clone(now.Movement.Filling)
 			}
