@@ -43,7 +43,7 @@ func (m *membershipActor) ask(ctx actor.Context, peer dynamo.NodeID, doc member.
 		return
 	}
 	if !m.staged {
-		m.request(ctx, peer)
+		m.request(ctx, peer, nil)
 	}
 }
 
@@ -109,16 +109,19 @@ func (m *membershipActor) reclaim(ctx actor.Context, peer dynamo.NodeID, doc mem
 			linked, len(voters), member.Majority(len(voters)), m.s.Self))
 		return
 	}
-	m.request(ctx, peer)
+	x, _ := doc.Member(m.s.Self)
+	m.request(ctx, peer, x.Store[:])
 }
 
 // request asks a member for a place, from time to time.
-func (m *membershipActor) request(ctx actor.Context, peer dynamo.NodeID) {
+func (m *membershipActor) request(ctx actor.Context, peer dynamo.NodeID, lost []byte) {
 	if time.Since(m.asked) < joinPause {
 		return
 	}
 	m.asked = time.Now()
-	ctx.Request(on(peer, nameMembership), &messages.JoinRequest{Candidate: m.identity(), TimeoutMs: uint32(changeTimeout.Milliseconds())})
+	ctx.Request(on(peer, nameMembership), &messages.JoinRequest{
+		Candidate: m.identity(), TimeoutMs: uint32(changeTimeout.Milliseconds()), Lost: lost,
+	})
 }
 
 // refused notes why this node has no place yet, for health and, once, the log.
@@ -141,10 +144,11 @@ func (m *membershipActor) stage(ctx actor.Context, r *messages.JoinRequest) {
 	c := member.Change{Kind: member.Join, Node: who.ID, Member: member.Member{
 		ID: who.ID, Zone: who.Zone, Capacity: who.Capacity, Store: member.StoreID(who.Store), Start: who.Start, Address: who.Address,
 	}}
-	had, _ := m.voter.Document.Member(who.ID)
+	var lost member.StoreID
+	copy(lost[:], r.GetLost()) // of another length it is none that a member has
 	m.propose(ctx, &change{
 		what: c.String(), until: time.Now().Add(changeTimeout),
-		make: func(d member.Document) (member.Document, error) { return m.place(d, c, had.Store) },
+		make: func(d member.Document) (member.Document, error) { return m.place(d, c, lost) },
 		done: func(d member.Document, err error) {
 			if err != nil {
 				m.s.answer(asker, m.self, changeFailure(err))

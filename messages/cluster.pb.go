@@ -833,9 +833,12 @@ func (x *DocumentNews) GetDocument() *Document {
 
 // JoinRequest asks a member to stage a node to join.
 type JoinRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Candidate     *IdentityReply         `protobuf:"bytes,1,opt,name=candidate,proto3" json:"candidate,omitempty"`
-	TimeoutMs     uint32                 `protobuf:"varint,2,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Candidate *IdentityReply         `protobuf:"bytes,1,opt,name=candidate,proto3" json:"candidate,omitempty"`
+	TimeoutMs uint32                 `protobuf:"varint,2,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	// The store that the member of this name has in the asker's eyes, which is lost;
+	// empty if there is no such member.
+	Lost          []byte `protobuf:"bytes,3,opt,name=lost,proto3" json:"lost,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -882,6 +885,13 @@ func (x *JoinRequest) GetTimeoutMs() uint32 {
 		return x.TimeoutMs
 	}
 	return 0
+}
+
+func (x *JoinRequest) GetLost() []byte {
+	if x != nil {
+		return x.Lost
+	}
+	return nil
 }
 
 // JoinReply: it is staged, in the version or before.
@@ -1414,11 +1424,12 @@ const file_messages_cluster_proto_rawDesc = "" +
 	"\x04rows\x18\x03 \x03(\v2\x1a.dynactor.messages.NodeRowR\x04rows\x127\n" +
 	"\bdocument\x18\x04 \x01(\v2\x1b.dynactor.messages.DocumentR\bdocument\"G\n" +
 	"\fDocumentNews\x127\n" +
-	"\bdocument\x18\x01 \x01(\v2\x1b.dynactor.messages.DocumentR\bdocument\"l\n" +
+	"\bdocument\x18\x01 \x01(\v2\x1b.dynactor.messages.DocumentR\bdocument\"\x80\x01\n" +
 	"\vJoinRequest\x12>\n" +
 	"\tcandidate\x18\x01 \x01(\v2 .dynactor.messages.IdentityReplyR\tcandidate\x12\x1d\n" +
 	"\n" +
-	"timeout_ms\x18\x02 \x01(\rR\ttimeoutMs\"%\n" +
+	"timeout_ms\x18\x02 \x01(\rR\ttimeoutMs\x12\x12\n" +
+	"\x04lost\x18\x03 \x01(\fR\x04lost\"%\n" +
 	"\tJoinReply\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\"\xcd\x01\n" +
 	"\x0eClusterRequest\x12\x1c\n" +

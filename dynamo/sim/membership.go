@@ -172,6 +172,9 @@ func (m *membership) greeted(id dynamo.NodeID, store member.StoreID, life uint64
 	if m.voter == nil || m.n.inForce == nil {
 		return
 	}
+	if m.n.c.node(id).store != store {
+		return // a link dies with its process, and what it asked for with the link
+	}
 	d := *m.n.inForce
 	x, known := d.Member(id)
 	switch {
