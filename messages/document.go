@@ -25,14 +25,19 @@ func FromDocument(d member.Document) *Document {
 	}
 	out.Movement, out.Staged = fromMovement(d.Movement), fromStaged(d.Staged)
 	for _, b := range d.Buckets {
-		q := b.Properties.Quorum
-		out.Buckets = append(out.Buckets, &Bucket{
-			Name: []byte(b.Name), N: uint32(q.N), R: uint32(q.R), W: uint32(q.W), Pr: uint32(q.PR), Pw: uint32(q.PW),
-			Durability: uint32(b.Properties.Durability), Conflicts: uint32(b.Properties.Conflicts),
-			TtlMs: uint64(b.Properties.TTL.Milliseconds()),
-		})
+		out.Buckets = append(out.Buckets, FromBucket(b))
 	}
 	return out
+}
+
+// FromBucket converts a bucket.
+func FromBucket(b member.Bucket) *Bucket {
+	q := b.Properties.Quorum
+	return &Bucket{
+		Name: []byte(b.Name), N: uint32(q.N), R: uint32(q.R), W: uint32(q.W), Pr: uint32(q.PR), Pw: uint32(q.PW),
+		Durability: uint32(b.Properties.Durability), Conflicts: uint32(b.Properties.Conflicts),
+		TtlMs: uint64(b.Properties.TTL.Milliseconds()),
+	}
 }
 
 func fromMember(m member.Member) *Member {
@@ -71,7 +76,7 @@ func ToDocument(m *Document) (member.Document, error) {
 		d.Members = append(d.Members, out)
 	}
 	for _, x := range m.GetBuckets() {
-		out, err := toBucket(x)
+		out, err := ToBucket(x)
 		if err != nil {
 			return d, err
 		}
@@ -114,7 +119,9 @@ func toMember(m *Member) (member.Member, error) {
 	return out, nil
 }
 
-func toBucket(m *Bucket) (member.Bucket, error) {
+// ToBucket checks and converts a bucket. Whether its properties go together is for
+// member.Bucket.Validate to say.
+func ToBucket(m *Bucket) (member.Bucket, error) {
 	const most = quorum.MaxN
 	if m.GetN() > most || m.GetR() > most || m.GetW() > most || m.GetPr() > most || m.GetPw() > most ||
 		m.GetDurability() > uint32(dynamo.DurabilityNone) || m.GetConflicts() > uint32(dynamo.LastWriteWins) ||

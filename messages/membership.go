@@ -201,11 +201,3 @@ func ToRow(m *NodeRow) (member.Row, error) {
 	}
 	return r, nil
 }
-
-// ToBucket checks and converts a bucket.
-func ToBucket(m *Bucket) (member.Bucket, error) { return toBucket(m) }
-
-// FromBucket converts a bucket.
-func FromBucket(b member.Bucket) *Bucket {
-	return FromDocument(member.Document{Buckets: []member.Bucket{b}}).Buckets[0]
-}
