@@ -2,6 +2,7 @@ package actors
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -77,8 +78,13 @@ func operation(r *messages.ClusterRequest) (*change, error) {
 		return &change{what: "commit", make: func(d member.Document) (member.Document, error) { return d.Commit(v) }}, nil
 	case messages.OperationCreateBucket, messages.OperationSetBucket:
 		b, err := messages.ToBucket(r.GetBucket())
-		set := r.GetOperation() == messages.OperationSetBucket
-		return &change{what: "bucket " + b.Name, make: func(d member.Document) (member.Document, error) { return d.CreateBucket(b, set) }}, err
+		set, v := r.GetOperation() == messages.OperationSetBucket, r.GetVersion()
+		return &change{what: "bucket " + b.Name, make: func(d member.Document) (member.Document, error) {
+			if set && v != d.Version { // all properties are written, also those that were only read
+				return d, fmt.Errorf("%w: the properties were read at version %d, now it is %d", member.ErrPlanChanged, v, d.Version)
+			}
+			return d.CreateBucket(b, set)
+		}}, err
 	}
 	return nil, errors.New("unknown operation; is the node older than the command?")
 }

@@ -181,7 +181,7 @@ func TestOperatorIsRefused(t *testing.T) {
 		"an operation":      {Operation: 99},
 		"a bucket's name":   creating(""),
 		"a change of kind":  {Operation: messages.OperationStage, Change: &messages.Change{Kind: 77, Node: "n2"}},
-		"no bucket to set":  {Operation: messages.OperationSetBucket, Bucket: creating("b").Bucket},
+		"no bucket to set":  {Operation: messages.OperationSetBucket, Bucket: creating("b").Bucket, Version: 1},
 		"a join of members": {Operation: messages.OperationJoin},
 	} {
 		if _, f := r.operate(m); f.GetCode() != messages.CodeInvalid || f.GetText() == "" {
@@ -200,6 +200,10 @@ func TestStaleCommit(t *testing.T) {
 	doc, f := r.operate(staging(member.SetCapacity, "n2"))
 	if f != nil {
 		t.Fatal(f)
+	}
+	old := &messages.ClusterRequest{Operation: messages.OperationSetBucket, Bucket: creating("b").Bucket, Version: doc.Version - 1}
+	if _, f := r.operate(old); f.GetCode() != messages.CodeConflict {
+		t.Errorf("properties that were read before: %v", f)
 	}
 	if _, f := r.operate(&messages.ClusterRequest{Operation: messages.OperationCommit, Version: doc.Version - 1}); f.GetCode() != messages.CodeConflict {
 		t.Errorf("an old plan: %v", f)

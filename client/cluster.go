@@ -74,9 +74,10 @@ func (c *Cluster) CreateBucket(ctx context.Context, b member.Bucket) (ClusterSta
 	return c.do(ctx, &messages.ClusterRequest{Operation: messages.OperationCreateBucket, Bucket: messages.FromBucket(b)})
 }
 
-// SetBucket changes a bucket that exists.
-func (c *Cluster) SetBucket(ctx context.Context, b member.Bucket) (ClusterStatus, error) {
-	return c.do(ctx, &messages.ClusterRequest{Operation: messages.OperationSetBucket, Bucket: messages.FromBucket(b)})
+// SetBucket changes a bucket that exists, if the cluster is still at the version of the
+// document that its properties were read from; else ErrChanged: read them again.
+func (c *Cluster) SetBucket(ctx context.Context, b member.Bucket, version uint64) (ClusterStatus, error) {
+	return c.do(ctx, &messages.ClusterRequest{Operation: messages.OperationSetBucket, Bucket: messages.FromBucket(b), Version: version})
 }
 
 // do asks some connected node, once: what may have been carried out is not asked for

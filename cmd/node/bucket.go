@@ -115,31 +115,40 @@ type bucketSetCmd struct {
 	properties
 }
 
-// Run changes a bucket.
+// Run changes a bucket. When the cluster changes in between, it looks again.
 func (c *bucketSetCmd) Run(s *streams) error {
 	return c.one(func(cl *client.Client) error {
 		ctx, cancel := context.WithTimeout(context.Background(), c.Timeout)
 		defer cancel()
-		status, err := cl.Cluster().Status(ctx)
+		status, err := c.set(ctx, cl.Cluster())
+		for errors.Is(err, client.ErrChanged) && ctx.Err() == nil {
+			status, err = c.set(ctx, cl.Cluster())
+		}
 		if err != nil {
-			return err
-		}
-		p, created := status.Document.Bucket(c.Name)
-		if !created {
-			return fmt.Errorf("%w: %q; see node bucket create", member.ErrNoBucket, c.Name)
-		}
-		if err := c.apply(&p); err != nil {
-			return err
-		}
-		b := member.Bucket{Name: c.Name, Properties: p}
-		if err := b.Validate(); err != nil {
-			return usageError(err.Error())
-		}
-		if status, err = cl.Cluster().SetBucket(ctx, b); err != nil {
 			return err
 		}
 		return c.show(s.out, status)
 	})
+}
+
+// set changes what was given of the properties as they are now.
+func (c *bucketSetCmd) set(ctx context.Context, cl *client.Cluster) (client.ClusterStatus, error) {
+	status, err := cl.Status(ctx)
+	if err != nil {
+		return status, err
+	}
+	p, created := status.Document.Bucket(c.Name)
+	if !created {
+		return status, fmt.Errorf("%w: %q; see node bucket create", member.ErrNoBucket, c.Name)
+	}
+	if err := c.apply(&p); err != nil {
+		return status, err
+	}
+	b := member.Bucket{Name: c.Name, Properties: p}
+	if err := b.Validate(); err != nil {
+		return status, usageError(err.Error())
+	}
+	return cl.SetBucket(ctx, b, status.Document.Version)
 }
 
 type bucketListCmd struct{ operator }
