@@ -56,8 +56,9 @@ func (m *membershipActor) operatorJoins(asker *actor.PID) {
 		return
 	}
 	if len(m.askers) >= maxChanges {
-		m.s.answer(asker, m.self, messages.Fail(messages.CodeOverloaded, "too many wait for %s to be staged", m.s.Self))
-		return
+		// The first has waited longest, and may have gone.
+		m.s.answer(m.askers[0], m.self, messages.Fail(messages.CodeOverloaded, "too many wait for %s to be staged", m.s.Self))
+		m.askers = m.askers[1:]
 	}
 	m.askAgain(asker)
 }

@@ -461,3 +461,21 @@ func TestBallotsAfterFailure(t *testing.T) {
 		t.Errorf("ballot %v after %v", second, first)
 	}
 }
+
+// TestJoinersThatWait: of too many, the one that has waited longest makes room.
+func TestJoinersThatWait(t *testing.T) {
+	r := start(t, setup{})
+	m := &membershipActor{s: r.s, self: on("n1", nameMembership)}
+	first := actortest.NewProbe(r.system)
+	m.operatorJoins(first.PID)
+	for range maxChanges - 1 {
+		m.operatorJoins(r.probe.PID)
+	}
+	if n := len(first.All()) + len(r.probe.All()); n != 0 {
+		t.Fatalf("%d were answered", n)
+	}
+	m.operatorJoins(r.probe.PID)
+	if f := actortest.Next[*messages.Failure](t, first); f.GetCode() != messages.CodeOverloaded || len(m.askers) != maxChanges || len(r.probe.All()) != 0 {
+		t.Errorf("%v; %d wait, %d others were answered", f, len(m.askers), len(r.probe.All()))
+	}
+}
