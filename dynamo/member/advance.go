@@ -69,7 +69,7 @@ func (d *Document) waive() { d.filled(nil) }
 func (d *Document) advance(facts map[dynamo.NodeID]Facts) bool {
 	mv := &d.Movement
 	if mv.Joint == 0 {
-		if !d.allKnow(facts, d.everybody(), mv.Announced) {
+		if !d.allKnow(facts, d.Voters(), mv.Announced) {
 			return false
 		}
 		mv.Joint = d.Version
@@ -159,9 +159,6 @@ func (d *Document) allKnow(facts map[dynamo.NodeID]Facts, nodes []dynamo.NodeID,
 		return f.Store != m.Store || f.Known < version
 	})
 }
-
-// everybody are the members that are not gone.
-func (d *Document) everybody() []dynamo.NodeID { return d.Voters() }
 
 // listed are the nodes of a partition's settled and next list.
 func (d *Document) listed(p dynamo.Partition) []dynamo.NodeID {

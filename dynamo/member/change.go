@@ -80,8 +80,6 @@ type Change struct {
 	Zone     string
 }
 
-func (c Change) equal(o Change) bool { return c == o }
-
 // String says the change as the command does.
 func (c Change) String() string {
 	s := c.Kind.String() + " " + string(c.Node)

@@ -219,7 +219,7 @@ func (d Document) Equal(other Document) bool {
 	next := d.Next == nil && other.Next == nil || d.Next != nil && other.Next != nil && d.Next.Equal(*other.Next)
 	return next && d.ClusterID == other.ClusterID && d.ClusterName == other.ClusterName &&
 		d.Version == other.Version && d.Depth == other.Depth && d.AutoJoin == other.AutoJoin && d.Movement.equal(other.Movement) &&
-		slices.EqualFunc(d.Staged, other.Staged, Change.equal) &&
+		slices.Equal(d.Staged, other.Staged) &&
 		slices.Equal(d.Members, other.Members) && slices.Equal(d.Buckets, other.Buckets) &&
 		d.Settled.Equal(other.Settled)
 }
