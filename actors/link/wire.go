@@ -46,17 +46,22 @@ type readerFunc func([]byte) (int, error)
 func (f readerFunc) Read(b []byte) (int, error) { return f(b) }
 
 func (w *wire) read(b []byte) (int, error) {
-	if w.idle > 0 {
-		if now := time.Now(); now.Sub(w.renewed) > w.idle/4 {
-			if err := w.SetReadDeadline(now.Add(w.idle)); err != nil {
-				return 0, err
-			}
-			w.renewed = now
+	began := time.Now()
+	if w.idle > 0 && began.Sub(w.renewed) > w.idle/4 {
+		if err := w.SetReadDeadline(began.Add(w.idle)); err != nil {
+			return 0, err
 		}
+		w.renewed = began
 	}
 	n, err := w.Conn.Read(b)
 	if err != nil && errors.Is(err, os.ErrDeadlineExceeded) {
-		err = fmt.Errorf("%w: %w", ErrSilence, err)
+		return n, fmt.Errorf("%w: %w", ErrSilence, err)
+	}
+	// A process that stood still finds what was sent to it before, and the deadline
+	// has had no chance. The peer has given the connection up long ago and has sent it
+	// elsewhere; a write that is carried out now would be carried out twice.
+	if w.idle > 0 && err == nil && time.Since(began) > w.idle {
+		return 0, fmt.Errorf("%w: this process stood still", ErrSilence)
 	}
 	return n, err
 }

@@ -31,10 +31,7 @@ func TestChaos(t *testing.T) {
 		net = cuts
 	}
 	ns := newNodes(t, 5, net, "--partitions=16", "--hints-mb=64")
-	// A record remembers 16 requests. A write that a frozen node makes once more after
-	// more than that comes back as a sibling, which is a known limit and not looked for
-	// here: so no key gets as many.
-	c := load.Config{Workers: 12, Keys: 100, PerKey: 15, Every: 10 * time.Millisecond, Seed: seed, Prefix: "c"}
+	c := load.Config{Workers: 12, Keys: 100, PerKey: 60, Every: 10 * time.Millisecond, Seed: seed, Prefix: "c"}
 	if lasts > time.Minute {
 		c.Every = 30 * time.Millisecond
 	}
