@@ -100,6 +100,10 @@ type Proposal struct {
 	current Document
 	want    Document
 	voters  []dynamo.NodeID
+	// staying are the voters that want leaves, and stay how many of them have to take
+	// part, so that there is a majority for the version after it.
+	staying []dynamo.NodeID
+	stay    int
 	state   proposalState
 	ballot  Ballot
 	// highest is the latest round that was heard of, attempts how many ballots
@@ -131,7 +135,18 @@ func Propose(self dynamo.NodeID, life, after uint64, current, next Document) (*P
 	if err := next.Validate(); err != nil {
 		return nil, err
 	}
-	return &Proposal{self: self, life: life, current: current, want: next, voters: current.Voters(), highest: after}, nil
+	p := &Proposal{self: self, life: life, current: current, want: next, voters: current.Voters(), highest: after}
+	then := next.Voters()
+	p.stay = Majority(len(then))
+	for _, v := range then {
+		before, _ := current.Member(v)
+		if after, _ := next.Member(v); before.Store == after.Store && slices.Contains(p.voters, v) {
+			p.staying = append(p.staying, v)
+		} else {
+			p.stay-- // it lives: it has just asked for its place
+		}
+	}
+	return p, nil
 }
 
 // Round is the highest round that was used or heard of.
@@ -254,7 +269,8 @@ func (p *Proposal) promised(from dynamo.NodeID, v *Vote) {
 	if v != nil && (p.best == nil || v.Ballot.Compare(p.best.Ballot) > 0) {
 		p.best = v
 	}
-	if len(p.yes) < Majority(len(p.voters)) {
+	// What may have been chosen is finished by whoever is there.
+	if len(p.yes) < Majority(len(p.voters)) || p.best == nil && among(p.yes, p.staying) < p.stay {
 		return
 	}
 	p.state, p.value = accepting, p.want
@@ -302,7 +318,8 @@ func (p *Proposal) against(node dynamo.NodeID) {
 		return
 	}
 	p.no[node] = true
-	if len(p.voters)-len(p.no) >= Majority(len(p.voters)) {
+	lasts := p.state == accepting || p.best != nil || len(p.staying)-among(p.no, p.staying) >= p.stay
+	if len(p.voters)-len(p.no) >= Majority(len(p.voters)) && lasts {
 		return
 	}
 	p.state = pausing
@@ -318,6 +335,17 @@ func (p *Proposal) fail() {
 	p.done(fmt.Errorf("%w: %s", ErrNoMajority, p.missing()))
 }
 
+// among is how many of nodes are in a set.
+func among(set map[dynamo.NodeID]bool, nodes []dynamo.NodeID) int {
+	n := 0
+	for _, x := range nodes {
+		if set[x] {
+			n++
+		}
+	}
+	return n
+}
+
 // missing says who took part and who did not.
 func (p *Proposal) missing() string {
 	var out []string
@@ -326,8 +354,12 @@ func (p *Proposal) missing() string {
 			out = append(out, string(v))
 		}
 	}
-	return fmt.Sprintf("%d of %d members took part, %d are needed; without %s",
+	why := fmt.Sprintf("%d of %d members took part, %d are needed; without %s",
 		len(p.yes), len(p.voters), Majority(len(p.voters)), strings.Join(out, ", "))
+	if len(p.yes) >= Majority(len(p.voters)) {
+		why += fmt.Sprintf("; %d of the %d that stay are needed, or the cluster could never be changed again", p.stay, len(p.staying))
+	}
+	return why
 }
 
 func (p *Proposal) done(err error) {

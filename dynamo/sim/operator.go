@@ -212,7 +212,7 @@ func (c *cluster) retired(d member.Document, n *node) bool {
 // and each acknowledged write is on the disk of another.
 func (c *cluster) mayLose(n *node) bool {
 	x, known := c.doc.Member(n.id)
-	if c.move.hole != "" || c.plan.properties.Quorum.W < 2 || !known || x.Status == member.Gone || x.Removed || x.Store != n.store || n.off {
+	if c.move.hole != "" || c.plan.properties.Quorum.W < 2 || !known || x.Status == member.Gone || x.Removed || x.Store != n.store || n.off || !c.outlived() {
 		return false
 	}
 	for i := range c.keys {
@@ -225,6 +225,20 @@ func (c *cluster) mayLose(n *node) bool {
 		}
 	}
 	return true
+}
+
+// outlived reports whether a majority of the members is left when one loses its votes,
+// in the version in force and in any that may come after it.
+func (c *cluster) outlived() bool {
+	enough := func(d member.Document) bool {
+		return d.Version < c.doc.Version || len(d.Voters())-1 >= member.Majority(len(d.Voters()))
+	}
+	for _, n := range c.nodes {
+		if m := n.members; m != nil && (!enough(m.asked) || m.voter != nil && m.voter.Vote != nil && !enough(m.voter.Vote.Document)) {
+			return false
+		}
+	}
+	return enough(c.doc)
 }
 
 // lose empties a member's disk.

@@ -23,7 +23,9 @@ type register struct {
 	round   uint64
 	changes []change
 	running *member.Proposal
-	timer   uint64
+	// asked is the document that voters were last asked to accept.
+	asked member.Document
+	timer uint64
 }
 
 // change computes the next document from the one in force, again for each attempt; the
@@ -99,6 +101,7 @@ func (m *membership) carryOut(p *member.Proposal, effects []member.ProposalEffec
 		case member.SendPrepare:
 			m.question(p, e.To, func(v *member.Voter) (member.Reply, bool, error) { return v.Prepare(e.Prepare) })
 		case member.SendAccept:
+			m.asked = e.Accept.Document
 			m.question(p, e.To, func(v *member.Voter) (member.Reply, bool, error) { return v.Accept(e.Accept) })
 		case member.Teach:
 			m.send(e.To, func(o *membership) { o.news(e.Document) }, nil)
