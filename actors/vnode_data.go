@@ -154,7 +154,7 @@ func (v *vnodeActor) coordinate(m *coordinate, sender *actor.PID) {
 		return
 	}
 	switch {
-	case result.Known:
+	case result.Known && !result.Marked:
 	case m.hintFor == "":
 		w.set(w.key, result.Stored)
 	default:

@@ -77,6 +77,8 @@ type Options struct {
 	Listener net.Listener
 	// LogTo is where the log goes; nil is standard error.
 	LogTo io.Writer
+	// Now is the wall clock; nil is the machine's.
+	Now func() time.Time
 }
 
 // Start starts a node; it runs when Start returns, and WaitReady tells when it
@@ -87,6 +89,9 @@ func Start(c Config, o Options) (*Node, error) {
 	}
 	if o.LogTo == nil {
 		o.LogTo = os.Stderr
+	}
+	if o.Now == nil {
+		o.Now = time.Now
 	}
 	log, err := NewLogger(o.LogTo, c.LogLevel, c.LogFormat)
 	if err != nil {
@@ -279,14 +284,14 @@ func (n *Node) admit(h link.Hello) error {
 	return nil
 }
 
-func (n *Node) startActors(Options) error {
+func (n *Node) startActors(o Options) error {
 	f, err := n.founding()
 	if err != nil {
 		return err
 	}
 	n.actors = actors.NewNode(actors.Config{
 		Self: dynamo.NodeID(n.config.Name), System: n.system, Engine: n.engine, Log: n.log,
-		Now:       func() dynamo.Timestamp { return dynamo.Timestamp(time.Now().UnixNano()) },
+		Now:       func() dynamo.Timestamp { return dynamo.Timestamp(o.Now().UnixNano()) },
 		HintBytes: int64(n.config.HintsMB) << 20, MaxValue: n.config.MaxValue, MaxRequests: n.config.MaxRequests, Timeout: n.config.Timeout,
 		DigestAbove: digestAbove, ReaderCount: readers, OnDocument: n.onDocument, Founding: f,
 	})

@@ -84,7 +84,7 @@ func (c *startCmd) Run(ctx context.Context, s *streams) error {
 	if err != nil {
 		return err
 	}
-	n, err := bootstrap.Start(config, bootstrap.Options{LogTo: s.err})
+	n, err := bootstrap.Start(config, bootstrap.Options{LogTo: s.err, Now: wallClock})
 	if err != nil {
 		return err
 	}

@@ -271,7 +271,7 @@ func (h *checker) stored(v *vnodeShell, k *keyInfo, before, after vnode.Stored) 
 	if !after.Record.Clock.Descends(before.Record.Clock) && !l.truncated {
 		h.c.fail("I3", "%s, %v: the clock went from %v to %v", v.n.id, k.key, before.Record.Clock, after.Record.Clock)
 	}
-	if n := len(after.Record.Recent); n > version.RecentRequests {
+	if n := len(after.Record.Recent); n > version.RecentRequests+version.RetriedRequests {
 		h.c.fail("I13", "%s, %v: %d requests are remembered", v.n.id, k.key, n)
 	}
 }

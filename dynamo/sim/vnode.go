@@ -302,10 +302,12 @@ func (v *vnodeShell) coordinate(m *coordinate, from pid) {
 	if v.n.c.mutation == keepEpoch && stored.IsZero() && !result.Known {
 		v.keepEpoch(k, &result)
 	}
-	if !result.Known {
-		w := v.n.c.check.coordinated(v, k, m.put, stored, result)
-		w.by = from
-		v.made = append(v.made, w)
+	if !result.Known || result.Marked {
+		if !result.Known {
+			w := v.n.c.check.coordinated(v, k, m.put, stored, result)
+			w.by = from
+			v.made = append(v.made, w)
+		}
 		v.set(k, result.Stored)
 		if m.hintFor != "" {
 			v.mark(k, m.hintFor)

@@ -7,8 +7,9 @@ import (
 )
 
 // format is the first byte of every encoded record. A change of the encoding
-// takes the next number; old ones stay readable.
-const format = 1
+// takes the next number; old ones stay readable. Format 1 does not say which
+// requests were retried.
+const format = 2
 
 // Flags of an encoded version.
 const (
@@ -29,11 +30,16 @@ func Append(dst []byte, r Record) []byte {
 		dst = appendVersion(dst, r, v)
 	}
 	dst = binary.AppendUvarint(dst, uint64(len(r.Recent)))
-	for _, x := range r.Recent {
+	var retried uint64 // a bit for each
+	for i, x := range r.Recent {
 		dst = append(dst, x.Request[:]...)
 		dst = appendDot(dst, r.Clock, x.Dot)
 		dst = binary.AppendVarint(dst, int64(x.Time))
+		if x.Retried {
+			retried |= 1 << i
+		}
 	}
+	dst = binary.AppendUvarint(dst, retried)
 	return binary.AppendVarint(dst, int64(r.Forgotten))
 }
 
@@ -73,14 +79,14 @@ func Decode(b []byte) (Record, error) {
 	if len(b) == 0 {
 		return Record{}, ErrCorrupt
 	}
-	if b[0] != format {
+	if b[0] == 0 || b[0] > format {
 		return Record{}, ErrFormat
 	}
 	r := reader{b: b[1:]}
 	var rec Record
 	rec.Clock = r.clock()
 	rec.Versions = r.versions(rec)
-	rec.Recent = r.recent(rec)
+	rec.Recent = r.recent(rec, b[0] > 1)
 	rec.Forgotten = dynamo.Timestamp(r.varint())
 	if r.err == nil && len(r.b) != 0 {
 		r.fail()
@@ -146,28 +152,48 @@ func (r *reader) version(rec Record) Version {
 	return v
 }
 
-func (r *reader) recent(rec Record) []Applied {
+// recent reads the remembered requests, and, if marks follow, which were retried.
+func (r *reader) recent(rec Record, marks bool) []Applied {
 	n := r.count(18)
-	if n > RecentRequests {
+	if n > RecentRequests+RetriedRequests {
 		r.fail()
 	}
-	if n == 0 || r.err != nil {
+	if r.err != nil {
 		return nil
 	}
-	out := make([]Applied, n)
+	var out []Applied
+	for range n {
+		out = append(out, Applied{Request: r.id(), Dot: r.dot(rec.Clock), Time: dynamo.Timestamp(r.varint())})
+	}
+	if !marks {
+		return out
+	}
+	retried := r.uvarint()
+	if retried>>n != 0 { // n is at most 64
+		r.fail()
+	}
 	for i := range out {
-		out[i] = Applied{Request: r.id(), Dot: r.dot(rec.Clock), Time: dynamo.Timestamp(r.varint())}
+		out[i].Retried = retried&(1<<i) != 0
 	}
 	return out
 }
 
 // recentSorted reports whether the remembered requests are as trimRecent
-// leaves them; their number was checked before.
+// leaves them.
 func recentSorted(rec Record) bool {
+	recent, retried := 0, 0
 	for i, x := range rec.Recent {
-		if x.Time <= rec.Forgotten || i > 0 && compareApplied(rec.Recent[i-1], x) >= 0 {
+		if x.Time > rec.Forgotten {
+			recent++
+		} else if !x.Retried {
+			return false
+		}
+		if x.Retried {
+			retried++
+		}
+		if i > 0 && (rec.Recent[i-1].same(x) || compareApplied(rec.Recent[i-1], x) >= 0) {
 			return false
 		}
 	}
-	return true
+	return recent <= RecentRequests && retried <= RetriedRequests
 }

@@ -50,7 +50,7 @@ func (r Record) overtook(id dynamo.RequestID, other Record) bool {
 		return true
 	}
 	return slices.ContainsFunc(other.Recent, func(x Applied) bool {
-		return of(x) && r.Clock.Covers(x.Dot) && !r.Has(x.Dot) && x.Time > r.Forgotten && !slices.Contains(r.Recent, x)
+		return of(x) && r.Clock.Covers(x.Dot) && !r.Has(x.Dot) && x.Time > r.Forgotten && !slices.ContainsFunc(r.Recent, x.same)
 	})
 }
 

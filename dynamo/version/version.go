@@ -57,11 +57,18 @@ type Applied struct {
 	// their causal order, and a coordinator whose clock is behind does not see
 	// its own forgotten first.
 	Time dynamo.Timestamp
+	// Retried: more than one attempt was seen, so that the write may have been
+	// coordinated twice, by a node that cannot be reached now and is heard of much
+	// later.
+	Retried bool
 }
 
 const (
-	// RecentRequests is how many carried-out requests a record remembers.
+	// RecentRequests is how many carried-out requests a record remembers, whichever
+	// they are.
 	RecentRequests = 16
+	// RetriedRequests is how many of those that were retried it remembers.
+	RetriedRequests = 48
 )
 
 // Record is all that replicas keep of one key. The zero Record knows nothing.
@@ -69,11 +76,12 @@ const (
 type Record struct {
 	Clock    clock.Clock
 	Versions []Version
-	// Recent are the last carried-out requests, newest first.
+	// Recent are the last carried-out requests, newest first, and behind them older
+	// ones that were retried.
 	Recent []Applied
 	// Forgotten is the newest time of a request that Recent has dropped. Of an
-	// attempt that began at or before it the record cannot tell whether it was
-	// carried out.
+	// attempt that began at or before it, unless Recent has it, the record cannot
+	// tell whether it was carried out.
 	Forgotten dynamo.Timestamp
 }
 
@@ -150,18 +158,29 @@ func mergeRecent(a, b Record) ([]Applied, dynamo.Timestamp) {
 	return trimRecent(all, forgotten)
 }
 
-// trimRecent sorts newest first, removes doubles, and cuts to the limit.
+// trimRecent sorts newest first, makes one of doubles, and cuts to the limits.
 func trimRecent(all []Applied, forgotten dynamo.Timestamp) ([]Applied, dynamo.Timestamp) {
 	slices.SortFunc(all, compareApplied)
-	all = slices.Compact(all)
+	all = slices.CompactFunc(all, Applied.same) // of doubles, one that was retried is first
 	if len(all) > RecentRequests {
 		forgotten = max(forgotten, all[RecentRequests].Time)
 	}
-	all = slices.DeleteFunc(all, func(x Applied) bool { return x.Time <= forgotten })
-	if len(all) == 0 {
-		all = nil
+	var out []Applied
+	retried := 0
+	for _, x := range all {
+		if x.Retried {
+			retried++
+		}
+		if x.Time > forgotten || x.Retried && retried <= RetriedRequests {
+			out = append(out, x)
+		}
 	}
-	return all, forgotten
+	return out, forgotten
+}
+
+// same reports whether both are one request's one dot.
+func (x Applied) same(y Applied) bool {
+	return x.Dot == y.Dot && x.Request == y.Request && x.Time == y.Time
 }
 
 // compareApplied orders remembered requests, newest first.
@@ -172,7 +191,13 @@ func compareApplied(x, y Applied) int {
 	if c := bytes.Compare(x.Request[:], y.Request[:]); c != 0 {
 		return c
 	}
-	return x.Dot.Compare(y.Dot)
+	if c := x.Dot.Compare(y.Dot); c != 0 || x.Retried == y.Retried {
+		return c
+	}
+	if x.Retried {
+		return -1
+	}
+	return 1
 }
 
 // Descends reports whether r has seen all that o has, so that o adds nothing.
@@ -270,6 +295,23 @@ func (r Record) Known(id dynamo.RequestID) (clock.Dot, bool) {
 	return clock.Dot{}, false
 }
 
+// Retry returns the record with a request that it knows marked as retried, and
+// whether that changed it.
+func (r Record) Retry(id dynamo.RequestID) (Record, bool) {
+	var x Applied
+	if i := slices.IndexFunc(r.Recent, func(x Applied) bool { return x.Request == id }); i >= 0 {
+		x = r.Recent[i]
+	} else if i := slices.IndexFunc(r.Versions, func(v Version) bool { return v.Request == id }); i >= 0 {
+		x = Applied{Request: id, Dot: r.Versions[i].Dot, Time: r.Versions[i].Time}
+	}
+	if x.Request.IsZero() || x.Retried {
+		return r, false
+	}
+	x.Retried = true
+	r.Recent, r.Forgotten = trimRecent(append(slices.Clone(r.Recent), x), r.Forgotten)
+	return r, true
+}
+
 // Omit returns the record with the values longer than above bytes left out,
 // and whether any was.
 func (r Record) Omit(above int) (Record, bool) {
@@ -322,11 +364,12 @@ func (r Record) Remember(x Applied, horizon dynamo.Timestamp) Record {
 	if !x.Request.IsZero() {
 		all = append(all, x)
 	}
-	for _, old := range all {
-		if old.Time <= horizon {
-			r.Forgotten = max(r.Forgotten, old.Time)
+	all = slices.DeleteFunc(all, func(x Applied) bool {
+		if x.Time <= horizon {
+			r.Forgotten = max(r.Forgotten, x.Time)
 		}
-	}
+		return x.Time <= horizon
+	})
 	r.Recent, r.Forgotten = trimRecent(all, r.Forgotten)
 	return r
 }

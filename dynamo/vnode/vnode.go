@@ -153,8 +153,9 @@ type Result struct {
 	Stored Stored
 	// Dot names the write.
 	Dot clock.Dot
-	// Known: the request had been carried out before; nothing is to be written.
-	Known bool
+	// Known: the request had been carried out before; nothing is to be written,
+	// unless Marked: then the record remembers from now on that it was retried.
+	Known, Marked bool
 	// Truncated is the number of clock entries dropped.
 	Truncated int
 	// NewEpoch: the write began a new epoch.
@@ -166,7 +167,11 @@ type Result struct {
 func (s *State) Coordinate(stored Stored, p Put) (Result, error) {
 	rec := stored.Record
 	if dot, ok := rec.Known(p.Request); ok {
-		return Result{Stored: stored, Dot: dot, Known: true}, nil
+		res := Result{Stored: stored, Dot: dot, Known: true}
+		if p.Retry {
+			res.Stored.Record, res.Marked = rec.Retry(p.Request)
+		}
+		return res, nil
 	}
 	if err := remembered(rec, p); err != nil {
 		return Result{}, err
@@ -191,7 +196,7 @@ func (s *State) Coordinate(stored Stored, p Put) (Result, error) {
 		Recent:    rec.Recent,
 		Forgotten: rec.Forgotten,
 	}
-	out = out.Remember(version.Applied{Request: p.Request, Dot: dot, Time: at}, p.Now.Add(-Remember))
+	out = out.Remember(version.Applied{Request: p.Request, Dot: dot, Time: at, Retried: p.Retry}, p.Now.Add(-Remember))
 	if len(kept) == 0 && !p.Context.IsZero() {
 		out.Clock, res.Truncated = prune(out.Clock, dot.Actor, p.Prune)
 	}

@@ -238,6 +238,23 @@ func TestRetries(t *testing.T) {
 	}
 }
 
+// TestTwinFromACut: a write is carried out by a node that is cut off, and by another
+// one for the client's second attempt; it is read and replaced, and the key is used
+// forty times more before the cut heals.
+func TestTwinFromACut(t *testing.T) {
+	a, b := open(1), open(2)
+	p := Put{Value: []byte("twice"), Request: dynamo.RequestID{1}, Now: 100 * second}
+	apart := must(t, a, Stored{}, p).Stored
+	p.Retry, p.Age = true, time.Second
+	here := must(t, b, Stored{}, p).Stored
+	for i := range 40 {
+		here = must(t, b, here, Put{Value: []byte("later"), Request: dynamo.RequestID{2, byte(i)}, Context: here.Record.Context(), Now: dynamo.Timestamp(101+i) * second}).Stored
+	}
+	if m := version.Merge(apart.Record, here.Record); len(m.Versions) != 1 || string(m.Versions[0].Value) != "later" {
+		t.Fatalf("what was replaced is back: %+v", m.Versions)
+	}
+}
+
 // TestRetriesUnderSkew: a request is carried out by a node, seventeen more push
 // it out of the record's memory, and then its retry comes to a node whose clock
 // is off, later than its age says.

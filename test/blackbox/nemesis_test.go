@@ -30,6 +30,7 @@ var everywhere = []harm{
 	{name: "orderly stop", do: (*nemesis).stop, undo: restart},
 	{name: "freeze", do: pause, undo: goOn, least: freeze},
 	{name: "short freeze", do: pause, undo: goOn},
+	{name: "wrong clock", do: func(n *nemesis, p *process) { p.setClock(n.t, wrong[n.r.IntN(len(wrong))]) }, undo: func(n *nemesis, p *process) { p.setClock(n.t, 0) }},
 }
 
 var onNetwork = []harm{

@@ -1,0 +1,8 @@
+//go:build !wrongclock
+
+package main
+
+import "time"
+
+// wallClock is the machine's.
+var wallClock = time.Now
