@@ -33,8 +33,8 @@ const (
 	transferRate = 16 << 20
 	// A batch is followed by a rest of so many times what it took, so that clients
 	// get most of the machine (§ 6.5), up to transferRestMax.
-	transferRest    = 2
-	transferRestMax = 200 * time.Millisecond
+	transferRest    = 6
+	transferRestMax = time.Second
 )
 
 // transfersActor moves records between nodes, some partitions at a time. It starts

@@ -162,8 +162,11 @@ func (r *reader) recent(rec Record, marks bool) []Applied {
 		return nil
 	}
 	var out []Applied
-	for range n {
-		out = append(out, Applied{Request: r.id(), Dot: r.dot(rec.Clock), Time: dynamo.Timestamp(r.varint())})
+	if n > 0 {
+		out = make([]Applied, n)
+	}
+	for i := range out {
+		out[i] = Applied{Request: r.id(), Dot: r.dot(rec.Clock), Time: dynamo.Timestamp(r.varint())}
 	}
 	if !marks {
 		return out

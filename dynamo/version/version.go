@@ -165,17 +165,17 @@ func trimRecent(all []Applied, forgotten dynamo.Timestamp) ([]Applied, dynamo.Ti
 	if len(all) > RecentRequests {
 		forgotten = max(forgotten, all[RecentRequests].Time)
 	}
-	var out []Applied
 	retried := 0
-	for _, x := range all {
+	all = slices.DeleteFunc(all, func(x Applied) bool {
 		if x.Retried {
 			retried++
 		}
-		if x.Time > forgotten || x.Retried && retried <= RetriedRequests {
-			out = append(out, x)
-		}
+		return x.Time <= forgotten && (!x.Retried || retried > RetriedRequests)
+	})
+	if len(all) == 0 {
+		all = nil
 	}
-	return out, forgotten
+	return all, forgotten
 }
 
 // same reports whether both are one request's one dot.

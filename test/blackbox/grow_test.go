@@ -46,13 +46,14 @@ func TestGrowAndShrink(t *testing.T) {
 	warm := tr.load.Now()
 	eventually(t, "the load before", func() bool { return tr.load.Now() > warm+measured })
 
-	from := tr.load.Now()
 	ns.join()
 	ns.join()
 	tr.staged("n4", "n5")
+	from := tr.load.Now()
 	movesLittle(t, tr.commit())
 	grown := tr.settledWith(5)
 	grew := tr.load.Now()
+	eventually(t, "the load between", func() bool { return tr.load.Now() > grew+measured })
 	balanced(t, grown, "n1", "n2", "n3", "n4", "n5")
 
 	for _, name := range []string{"n1", "n4"} { // a founder and one that joined
@@ -89,7 +90,7 @@ func TestGrowAndShrink(t *testing.T) {
 	replicas := tr.each(all)
 	tr.judge(append(replicas, tr.whole(keysOf(ops), 0)...), "-strict")
 	t.Logf("3 to 5 nodes in %v, 5 to 3 in %v", (grew - from).Round(time.Millisecond), (to - leaving).Round(time.Millisecond))
-	tr.latency(ops, long, warm, from, to)
+	tr.latency(ops, []phase{{"3 nodes", warm, from}, {"3 to 5", from, grew}, {"5 nodes", grew, leaving}, {"5 to 3", leaving, to}}, long)
 }
 
 // settledWith waits until the ring has so many nodes and nothing moves. With many
@@ -138,13 +139,30 @@ func (tr *trial) state() string {
 	return fmt.Sprintf("%d requests failed: %v; %v, movement %+v, staged %v, %v%s", n, first[:min(1, len(first))], d, d.Movement, d.Staged, err, facts)
 }
 
-// latency compares the latency before with that while data moved.
-func (tr *trial) latency(ops []journal.Op, judged bool, warm, from, to time.Duration) {
+// phase is a part of the test, by the clock of the journal.
+type phase struct {
+	name     string
+	from, to time.Duration
+}
+
+// latency compares the latency of the phases in which data move, which are every
+// other one, with that of the first.
+func (tr *trial) latency(ops []journal.Op, phases []phase, judged bool) {
 	tr.t.Helper()
-	before, n := percentile(ops, warm, from, 0.999)
-	during, m := percentile(ops, from, to, 0.999)
-	tr.t.Logf("p99.9 before %v (%d operations), during %v (%d)", before, n, during, m)
-	if judged && during >= 2*before {
-		tr.t.Errorf("p99.9 is %v while data move, before it was %v", during, before)
+	var before time.Duration
+	for i, p := range phases {
+		at := func(share float64) (d time.Duration) {
+			d, _ = percentile(ops, p.from, p.to, share)
+			return d.Round(10 * time.Microsecond)
+		}
+		_, n := percentile(ops, p.from, p.to, 0)
+		last := at(0.999)
+		tr.t.Logf("%-8s %7d operations, p50 %v, p99 %v, p99.9 %v", p.name, n, at(0.5), at(0.99), last)
+		if i == 0 {
+			before = last
+		}
+		if judged && i%2 == 1 && last >= 2*before {
+			tr.t.Errorf("%s: p99.9 is %v while data move, before it was %v", p.name, last, before)
+		}
 	}
 }
