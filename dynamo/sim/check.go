@@ -310,10 +310,11 @@ func (h *checker) values(n *node, l *ledger, r version.Record) {
 }
 
 // supersededTwin finds a twin of a write that a record remembers and knows to be
-// superseded.
+// superseded. Of one that is remembered longer because it was retried, a record that
+// had forgotten it may have brought the other back before they met.
 func (l *ledger) supersededTwin(r version.Record, w *put) *put {
 	for _, twin := range l.byRequest[w.request] {
-		remembered := twin != w && slices.ContainsFunc(r.Recent, func(x version.Applied) bool { return x.Dot == twin.dot })
+		remembered := twin != w && slices.ContainsFunc(r.Recent, func(x version.Applied) bool { return x.Dot == twin.dot && x.Time > r.Forgotten })
 		if remembered && slices.ContainsFunc(twin.killers, func(k *put) bool { return r.Clock.Covers(k.dot) }) {
 			return twin
 		}
