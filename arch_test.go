@@ -41,6 +41,7 @@ var imports = map[string]rule{
 	"dynamo/member":    {pure: true, ours: []string{"dynamo", "dynamo/bucket", "dynamo/quorum", "dynamo/ring"}},
 	"dynamo/request":   {pure: true, ours: []string{"dynamo", "dynamo/clock", "dynamo/version", "dynamo/quorum", "dynamo/ring"}},
 	"dynamo/founding":  {pure: true, ours: []string{"dynamo"}},
+	"dynamo/admission": {pure: true},
 	"dynamo/detector":  {pure: true, ours: []string{"dynamo"}},
 	"dynamo/transfer":  {pure: true, ours: []string{"dynamo"}},
 	"dynamo/sim":       {pure: true, ours: []string{"dynamo"}, libraries: []string{"math/rand/v2"}},

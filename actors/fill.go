@@ -24,7 +24,7 @@ type fillActor struct {
 	wanted []*messages.FillKey
 	// asking is what is asked for when the rate allows.
 	asking transfer.Ask
-	asked  time.Time
+	turn   turn
 	bytes  int // of page
 	timer  *rt.Timer
 	*progress
@@ -62,6 +62,7 @@ func (a *fillActor) Receive(ctx actor.Context) {
 	switch m := ctx.Message().(type) {
 	case *actor.Started:
 		a.self = ctx.Self()
+		a.turn.gone(a.s, a.self)
 		a.run(ctx, a.fill.Start(a.streams))
 	case *messages.FillReply:
 		a.answered(ctx, m)
@@ -77,6 +78,10 @@ func (a *fillActor) Receive(ctx actor.Context) {
 		}
 	case *fillPause:
 		if m.batch == a.fill.Number() && a.fill.State() == transfer.Asking {
+			a.pace()
+		}
+	case *sliceGranted:
+		if a.turn.begins(a.s, a.self) {
 			a.send(ctx)
 		}
 	case *fillDue:
@@ -85,6 +90,7 @@ func (a *fillActor) Receive(ctx actor.Context) {
 		a.step(ctx, transfer.Broken{Reason: "this node's own vnode has stopped"})
 	case *actor.Stopping:
 		a.timer.Stop()
+		a.turn.gone(a.s, a.self)
 		if !a.ended {
 			a.fill.Step(transfer.Broken{Reason: "stopped"}) // so that it can be started again
 			a.tell(ctx, a.fill.Progress())
@@ -98,7 +104,8 @@ func (a *fillActor) run(ctx actor.Context, effects []transfer.Effect) {
 	for _, e := range effects {
 		switch e := e.(type) {
 		case transfer.Ask:
-			a.pace(ctx, e)
+			a.asking = e
+			a.pace()
 		case transfer.Compare:
 			a.compare(ctx, e.Batch)
 		case transfer.Merge:
@@ -112,20 +119,20 @@ func (a *fillActor) run(ctx actor.Context, effects []transfer.Effect) {
 	}
 }
 
-// pace asks when the rate allows what the last answer took.
-func (a *fillActor) pace(ctx actor.Context, e transfer.Ask) {
-	a.asking = e
-	pause := rest(a.bytes, a.asked)
+// pace asks for a slice of time for the next question, when the rate allows what the
+// last answer took.
+func (a *fillActor) pace() {
+	a.turn.over(a.s, a.self)
+	pause := rest(a.bytes)
 	if a.bytes = 0; pause < time.Millisecond {
-		a.send(ctx)
-		return
+		a.turn.next(a.s, a.self)
+		pause = askAgain
 	}
-	a.arm(&fillPause{e.Batch}, pause)
+	a.arm(&fillPause{a.asking.Batch}, pause)
 }
 
 func (a *fillActor) send(ctx actor.Context) {
 	e := a.asking
-	a.asked = time.Now()
 	m := &messages.FillRequest{
 		Partition: uint32(a.partition), N: uint32(e.N), Target: a.target, Store: a.s.Founding.Config.Self.Store[:], Batch: e.Batch,
 		Cursor: e.Cursor, Digests: e.Digests, TimeoutMs: uint32(transferTimeout.Milliseconds()),

@@ -253,7 +253,9 @@ func (x *exchange) reply(m any) {
 		m = x.plan.verdict(f)
 	}
 	x.s.answer(x.plan.client, x.self, m)
-	if took := time.Since(x.started); took > slowRequest {
+	took := time.Since(x.started)
+	x.s.latencies.add(took)
+	if took > slowRequest {
 		x.s.Log.Warn("slow request", "actor", x.self.GetId(), "took", took, "reply", replyName(m))
 	}
 }

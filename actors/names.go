@@ -18,6 +18,7 @@ const (
 	nameMembership  = messages.TargetMembership
 	nameDetector    = messages.TargetDetector
 	nameTransfers   = messages.TargetTransfers
+	nameAdmission   = "admission"
 )
 
 // vnodeName is the name of a partition's vnode, the same on every node.

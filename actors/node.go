@@ -72,6 +72,7 @@ func (n *nodeActor) Receive(ctx actor.Context) {
 		{nameCoordinator, newCoordinator(n.s)},
 		{nameDetector, newDetector(n.s)},
 		{nameMembership, newMembership(n.s)},
+		{nameAdmission, newAdmission(n.s)},
 		{nameTransfers, newTransfers(n.s)},
 	} {
 		if _, spawnErr := ctx.SpawnNamed(child.props, child.name); spawnErr != nil {

@@ -38,6 +38,7 @@ type Services struct {
 	misplaced  misplacedTable
 	filled     filledTable
 	peers      peerTable
+	latencies  latencies
 	quarantine quarantine
 	// round is the highest of ballots that this life of the node has used or heard of.
 	round atomic.Uint64

@@ -28,7 +28,7 @@ type transferActor struct {
 	needs    transfer.Batch
 	// bytes of the batch that the rate has to allow for; sent are all of it.
 	bytes, sent int
-	began       time.Time // of the batch
+	turn        turn
 	timer       *rt.Timer
 	progress    *progress
 	ended       bool
@@ -69,11 +69,16 @@ func (a *transferActor) Receive(ctx actor.Context) {
 	switch m := ctx.Message().(type) {
 	case *actor.Started:
 		a.self = ctx.Self()
+		a.turn.gone(a.s, a.self)
 		a.run(ctx, a.transfer.Start())
 	case *batchRead:
 		a.read(ctx, m)
 	case *batchPause:
-		a.fetch()
+		a.pace()
+	case *sliceGranted:
+		if a.turn.begins(a.s, a.self) {
+			a.fetch()
+		}
 	case *messages.HandoffReply:
 		a.step(ctx, transfer.Confirmed{Node: from(ctx), Batch: m.GetBatch()})
 	case *messages.Failure:
@@ -95,6 +100,7 @@ func (a *transferActor) Receive(ctx actor.Context) {
 		a.step(ctx, transfer.Broken{Reason: "this node's own vnode has stopped"})
 	case *actor.Stopping:
 		a.timer.Stop()
+		a.turn.gone(a.s, a.self)
 		a.tell(ctx, transfer.Outcome{Reason: "stopped"})
 	}
 }
@@ -182,12 +188,14 @@ func (a *transferActor) request(number uint64) *messages.HandoffRequest {
 	return m
 }
 
-// pace fetches the next batch when the rate allows what the last one took.
+// pace asks for a slice of time for the next batch, when the rate allows what the
+// last one took.
 func (a *transferActor) pace() {
-	pause := rest(a.bytes, a.began)
+	a.turn.over(a.s, a.self)
+	pause := rest(a.bytes)
 	if a.bytes = 0; pause < time.Millisecond {
-		a.fetch()
-		return
+		a.turn.next(a.s, a.self)
+		pause = askAgain
 	}
 	a.arm(&batchPause{}, pause)
 }
@@ -195,7 +203,6 @@ func (a *transferActor) pace() {
 // fetch reads the next batch on the pool of readers.
 func (a *transferActor) fetch() {
 	a.arm(&batchDue{transfer.Reading}, transferTimeout) // a read that panics says nothing
-	a.began = time.Now()
 	self, root, s, at, cursor := a.self, a.s.System.Root, a.s, a.at, a.cursor
 	submitted := s.Readers.Submit(func() {
 		m := s.readBatch(at, cursor)

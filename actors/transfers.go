@@ -31,10 +31,6 @@ const (
 	// transferRate bounds what one transfer sends, in bytes a second, so that
 	// those who come back are not drowned.
 	transferRate = 16 << 20
-	// A batch is followed by a rest of so many times what it took, so that clients
-	// get most of the machine (§ 6.5), up to transferRestMax.
-	transferRest    = 6
-	transferRestMax = time.Second
 )
 
 // transfersActor moves records between nodes, some partitions at a time. It starts
@@ -262,15 +258,8 @@ func (t *transfersActor) postpone(w work, why string) *delay {
 	return d
 }
 
-// rest is how long to rest after a batch of so many bytes that began then; zero is
-// before the first one.
-func rest(bytes int, began time.Time) time.Duration {
-	pause := time.Duration(bytes) * time.Second / transferRate
-	if !began.IsZero() {
-		pause = max(pause, min(transferRestMax, transferRest*time.Since(began)))
-	}
-	return pause
-}
+// rest is how long to rest after a batch of so many bytes.
+func rest(bytes int) time.Duration { return time.Duration(bytes) * time.Second / transferRate }
 
 // wait lets work rest, longer each time.
 func (t *transfersActor) wait(w work) *delay {

@@ -1,0 +1,147 @@
+package actors
+
+import (
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"github.com/dynactor/dynactor/actors/rt"
+	"github.com/dynactor/dynactor/dynamo/admission"
+)
+
+const (
+	// admissionTick is how often it is looked at what requests took.
+	admissionTick = 200 * time.Millisecond
+	// askAgain is when a worker asks again for a slice: the actor that heard the first
+	// time may have failed.
+	askAgain = 5 * time.Second
+)
+
+// latencies counts what the requests of clients took, from when their coordinator
+// began to its answer.
+type latencies [admission.Buckets]atomic.Uint64
+
+func (l *latencies) add(d time.Duration) { l[admission.Bucket(d)].Add(1) }
+
+// What workers and the admission actor say to each other.
+type (
+	sliceWanted  struct{}
+	sliceGranted struct{}
+	sliceDone    struct{ took time.Duration }
+	workerGone   struct{}
+)
+
+// admit is the tick of admission.
+type admit struct{}
+
+// RuntimeControl lets it overtake.
+func (*admit) RuntimeControl() {}
+
+// admissionActor hands slices of time to transfers and fills (§ 6.5).
+type admissionActor struct {
+	s          *Services
+	self       *actor.PID
+	controller *admission.Controller
+	// seen and shed are what was counted at the last tick.
+	seen  [admission.Buckets]uint64
+	shed  uint64
+	share float64
+	timer *rt.Timer
+}
+
+func newAdmission(s *Services) *actor.Props {
+	return actor.PropsFromProducer(func() actor.Actor {
+		return &admissionActor{s: s, controller: admission.New(admission.Config{})}
+	}, flat, actor.WithMailbox(rt.NewMailbox(rt.MailboxOptions{Registry: s.Registry})))
+}
+
+// Receive translates messages to the controller's events.
+func (a *admissionActor) Receive(ctx actor.Context) {
+	switch m := ctx.Message().(type) {
+	case *actor.Started:
+		a.self = ctx.Self()
+		a.requests()
+		a.tick()
+	case *admit:
+		requests, shed := a.requests()
+		a.step(admission.Tick{Requests: requests, Refused: shed})
+		a.tick()
+	case *sliceWanted:
+		a.step(admission.Want{Worker: admission.Worker(ctx.Sender().GetId())})
+	case *sliceDone:
+		a.step(admission.Done{Worker: admission.Worker(ctx.Sender().GetId()), Took: m.took})
+	case *workerGone:
+		a.step(admission.Gone{Worker: admission.Worker(ctx.Sender().GetId())})
+	case *actor.Stopping:
+		a.timer.Stop()
+	}
+}
+
+func (a *admissionActor) tick() {
+	a.timer.Stop()
+	a.timer = a.s.Wheel.Send(a.self, &admit{}, admissionTick)
+}
+
+// step hands out what the controller grants. The clock is the wall's, so that all
+// nodes rest at the same time.
+func (a *admissionActor) step(e admission.Event) {
+	for _, g := range a.controller.Step(time.Duration(a.s.Now()), e) {
+		a.s.System.Root.Send(actor.NewPID(a.self.GetAddress(), string(g.Worker)), &sliceGranted{})
+	}
+	if s := a.controller.Status(); s.Share != a.share && len(s.Working)+len(s.Waiting) > 0 {
+		a.share = s.Share
+		a.s.Log.Debug("share of background work", slog.Float64("share", s.Share), slog.String("reason", s.Why))
+	}
+}
+
+// requests is what was counted since the last call.
+func (a *admissionActor) requests() (out admission.Histogram, shed int) {
+	for i := range out {
+		now := a.s.latencies[i].Load()
+		out[i], a.seen[i] = float64(now-a.seen[i]), now
+	}
+	now := a.s.Counters.Shed.Load()
+	shed, a.shed = int(now-a.shed), now
+	return out, shed
+}
+
+// turn is a worker's side: it works in slices.
+type turn struct {
+	asked bool
+	began time.Time // of the slice that it has; zero: none
+}
+
+// next ends the slice that a worker has, if any, and asks for another one.
+func (t *turn) next(s *Services, self *actor.PID) {
+	to := on(s.Self, nameAdmission)
+	t.over(s, self)
+	t.asked = true
+	s.answer(to, self, &sliceWanted{})
+}
+
+// over ends the slice that a worker has.
+func (t *turn) over(s *Services, self *actor.PID) {
+	if !t.began.IsZero() {
+		s.answer(on(s.Self, nameAdmission), self, &sliceDone{took: time.Since(t.began)})
+		t.began = time.Time{}
+	}
+}
+
+// begins takes a slice that was granted, and reports whether it was asked for. The
+// worker before it, of the same name, may have asked.
+func (t *turn) begins(s *Services, self *actor.PID) bool {
+	if !t.asked {
+		s.answer(on(s.Self, nameAdmission), self, &sliceDone{})
+		return false
+	}
+	t.asked, t.began = false, time.Now()
+	return true
+}
+
+// gone says that the worker ends, or begins under a name that was used before.
+func (t *turn) gone(s *Services, self *actor.PID) {
+	*t = turn{}
+	s.answer(on(s.Self, nameAdmission), self, &workerGone{})
+}
