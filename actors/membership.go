@@ -252,6 +252,7 @@ func (m *membershipActor) enforce(ctx actor.Context, doc member.Document) {
 	if now := m.s.Document(); now != nil && now.Version > doc.Version {
 		return // the actor has restarted, and what it had learned is on its way to the disk
 	}
+	m.tellForced(m.s.Document(), &doc)
 	m.s.enforce(doc)
 	m.s.OnDocument(doc)
 	ctx.Send(on(m.s.Self, nameVnodes), &document{doc: doc})

@@ -31,7 +31,7 @@ func (m *membershipActor) operate(ctx actor.Context, r *messages.ClusterRequest)
 		m.s.answer(asker, m.self, messages.Fail(messages.CodeNotReady, "%s", why))
 		return
 	}
-	c, err := operation(r)
+	c, err := m.operation(r)
 	if err != nil {
 		m.s.answer(asker, m.self, messages.Fail(messages.CodeInvalid, "%v", err))
 		return
@@ -64,7 +64,7 @@ func (m *membershipActor) operatorJoins(asker *actor.PID) {
 }
 
 // operation is the change of the document that a request asks for.
-func operation(r *messages.ClusterRequest) (*change, error) {
+func (m *membershipActor) operation(r *messages.ClusterRequest) (*change, error) {
 	switch r.GetOperation() {
 	case messages.OperationStage:
 		c, err := messages.ToChange(r.GetChange())
@@ -72,6 +72,8 @@ func operation(r *messages.ClusterRequest) (*change, error) {
 			err = errors.New("a node joins by itself: start it with a seed, or ask it with node cluster join --node ITS-ADDRESS")
 		}
 		return &change{what: "stage " + c.String(), make: func(d member.Document) (member.Document, error) { return d.Stage(c) }}, err
+	case messages.OperationForce:
+		return m.forcing(r)
 	case messages.OperationClear:
 		return &change{what: "clear", make: member.Document.Clear}, nil
 	case messages.OperationCommit:
@@ -114,7 +116,7 @@ func changeFailure(err error) *messages.Failure {
 	switch {
 	case errors.Is(err, member.ErrUndecided):
 		code = messages.CodeUnknown
-	case errors.Is(err, member.ErrNoMajority):
+	case errors.Is(err, member.ErrNoMajority), errors.Is(err, member.ErrNotAll):
 		code = messages.CodeUnavailable
 	case errors.Is(err, member.ErrOvertaken), errors.Is(err, member.ErrPlanChanged), errors.Is(err, errTwin):
 		code = messages.CodeConflict

@@ -71,7 +71,7 @@ func (s *Services) displace(doc *member.Document) {
 	var why string
 	m, known := doc.Member(s.Self)
 	switch {
-	case !known || m.Status == member.Gone:
+	case !known || m.Out():
 		why = fmt.Sprintf("%s is no member of %s any more; stop it, or empty its data directory to let it join as a new node", s.Self, doc.ClusterName)
 	case m.Store != member.StoreID(s.Founding.Config.Self.Store):
 		why = fmt.Sprintf("another data directory has taken the place of this one in %s; stop this process of %s", doc.ClusterName, s.Self)

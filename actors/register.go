@@ -46,7 +46,9 @@ type change struct {
 	what  string
 	until time.Time
 	make  func(member.Document) (member.Document, error)
-	done  func(member.Document, error)
+	// lost are given up by force; nil: it is a change like others.
+	lost []dynamo.NodeID
+	done func(member.Document, error)
 }
 
 type waiting struct {
@@ -132,7 +134,9 @@ func (m *membershipActor) vote(ctx actor.Context, r *messages.RegisterRequest) {
 	switch {
 	case err != nil:
 	case prepare != nil:
-		reply, _, err = m.voter.Prepare(*prepare)
+		if reply = m.oppose(prepare); reply == nil {
+			reply, _, err = m.voter.Prepare(*prepare)
+		}
 	default:
 		reply, _, err = m.voter.Accept(*accept)
 	}
@@ -185,8 +189,12 @@ func (m *membershipActor) next(ctx actor.Context) {
 			continue
 		}
 		var p *member.Proposal
-		if err == nil {
-			p, err = member.Propose(m.s.Self, m.s.Founding.Config.Self.Start, m.s.round.Load(), now, next)
+		switch start, round := m.s.Founding.Config.Self.Start, m.s.round.Load(); {
+		case err != nil:
+		case c.lost != nil:
+			p, err = member.ProposeForced(m.s.Self, start, round, now, c.lost)
+		default:
+			p, err = member.Propose(m.s.Self, start, round, now, next)
 		}
 		if err != nil {
 			m.changes = m.changes[1:]
@@ -241,6 +249,7 @@ func (m *membershipActor) end() {
 // may be used again, also not by the actor that takes over when this one fails.
 func (m *membershipActor) carryOut(ctx actor.Context, p *member.Proposal, effects []member.ProposalEffect) {
 	m.s.round.Store(p.Round())
+	var unused error // why what was decided is not used here
 	for _, e := range effects {
 		switch e := e.(type) {
 		case member.SendPrepare:
@@ -262,9 +271,13 @@ func (m *membershipActor) carryOut(ctx actor.Context, p *member.Proposal, effect
 		case member.Pause:
 			m.armProposal(ballotPause/2 + rand.N(time.Duration(e.Attempt)*ballotPause))
 		case member.ChosenNow:
-			m.learn(e.Document)
-			m.spread(ctx, e.Document)
+			if unused = m.learn(m.s.Self, e.Document); unused == nil {
+				m.spread(ctx, e.Document)
+			}
 		case member.Done:
+			if unused != nil {
+				e.Err = fmt.Errorf("%w: %w", member.ErrUndecided, unused)
+			}
 			m.decided(ctx, p, e.Err)
 		}
 	}
@@ -316,20 +329,22 @@ func (m *membershipActor) news(ctx actor.Context, raw *messages.Document) {
 		m.s.Log.Warn("unusable cluster document", slog.String("from", string(from(ctx))), slog.Any("error", err))
 		return
 	}
-	m.learn(doc)
+	_ = m.learn(from(ctx), doc) // it was logged
 }
 
-// learn makes a document durable that was decided; then it comes into force.
-func (m *membershipActor) learn(doc member.Document) {
-	changed, err := m.voter.Learn(doc)
+// learn makes a document durable that was decided, as another node knows; then it comes
+// into force.
+func (m *membershipActor) learn(by dynamo.NodeID, doc member.Document) error {
+	changed, err := m.voter.Hear(by, doc)
 	if err != nil {
 		m.s.Log.Error("a decided document cannot be used", slog.Any("error", err))
-		return
+		return err
 	}
 	if changed {
 		self, root := m.self, m.s.System.Root
 		m.s.Founding.StoreDocument(doc, func(err error) { root.Send(self, &stored{by: m, doc: &doc, err: err}) })
 	}
+	return nil
 }
 
 // spread sends a decided document to all members; who misses it hears of it by

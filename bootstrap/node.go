@@ -245,7 +245,11 @@ func (n *Node) peerDown(p link.Peer, why error) {
 // refused is called by the links: a member may know better whose name this is.
 func (n *Node) refused(r link.Refusal) {
 	doc := n.document.Load()
-	if r.Ours || doc == nil || r.Peer == n.config.Name || !slices.Contains(doc.Voters(), dynamo.NodeID(r.Peer)) {
+	if r.Ours || doc == nil || r.Peer == n.config.Name {
+		return
+	}
+	// One that is no member here is believed, too, if this history was given up by force.
+	if !member.Overrules(r.Document, doc.Version) && !slices.Contains(doc.Voters(), dynamo.NodeID(r.Peer)) {
 		return
 	}
 	switch r.Code {
@@ -264,15 +268,19 @@ func (n *Node) clusterID() []byte {
 
 // admit refuses those that were members once, and stores that are not the member's:
 // a disk that was lost and found again, or a copy of another one (H49).
-func (n *Node) admit(h link.Hello) error {
+func (n *Node) admit(h link.Hello) (version uint64, err error) {
 	doc := n.document.Load()
 	if doc == nil {
-		return nil
+		return 0, nil
 	}
+	return doc.Version, belongs(doc, h)
+}
+
+func belongs(doc *member.Document, h link.Hello) error {
 	m, known := doc.Member(dynamo.NodeID(h.NodeID))
 	switch {
 	case !known:
-	case m.Status == member.Gone:
+	case m.Out():
 		return fmt.Errorf("%s is no member of %s any more; empty its data directory to let it join as a new node", h.NodeID, doc.ClusterName)
 	case !bytes.Equal(h.Store, m.Store[:]):
 		return fmt.Errorf("%s shows the store %x, the member has %v: another disk has taken its place, or this is a copy; empty its data directory",
@@ -323,16 +331,16 @@ func (n *Node) onDocument(doc member.Document) {
 			was, known = before.Member(m.ID)
 		}
 		switch {
-		case m.Status == member.Gone && (!known || was.Status != member.Gone):
+		case m.Out() && (!known || !was.Out()):
 			n.links.Remove(string(m.ID))
-		case m.Status == member.Gone:
+		case m.Out():
 		default:
 			others = append(others, m.ID)
 			replaced := known && was.Store != m.Store
 			if replaced { // the process that had its name, and the number of its start
 				n.links.Remove(string(m.ID))
 			}
-			if !known || replaced || was.Address != m.Address || was.Status == member.Gone { // gossip may know better by now
+			if !known || replaced || was.Address != m.Address || was.Out() { // gossip may know better by now
 				n.moved(m.ID, m.Address)
 			}
 		}

@@ -63,6 +63,14 @@ func (c *Cluster) Commit(ctx context.Context, version uint64) (ClusterStatus, er
 	return c.do(ctx, &messages.ClusterRequest{Operation: messages.OperationCommit, Version: version})
 }
 
+// Force removes members that are lost for good when no majority is left without them:
+// it is asked of one of the others, all of which must answer. What only the lost had is
+// lost. Should they live, they are refused from then on. When the others are a majority
+// it fails, and is not needed: stage their removal.
+func (c *Cluster) Force(ctx context.Context, lost ...string) (ClusterStatus, error) {
+	return c.do(ctx, &messages.ClusterRequest{Operation: messages.OperationForce, Lost: lost})
+}
+
 // Join has the connected node, which must be in no cluster, ask the cluster of its
 // seeds to be staged. A node does so by itself when it starts for the first time.
 func (c *Cluster) Join(ctx context.Context) (ClusterStatus, error) {

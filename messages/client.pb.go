@@ -875,18 +875,20 @@ func (x *KeysReply) GetCursor() []byte {
 
 // Document is the cluster document: members, ring and buckets, one version.
 type Document struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	ClusterId     []byte                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
-	ClusterName   string                 `protobuf:"bytes,2,opt,name=cluster_name,json=clusterName,proto3" json:"cluster_name,omitempty"`
-	Version       uint64                 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
-	Members       []*Member              `protobuf:"bytes,4,rep,name=members,proto3" json:"members,omitempty"`
-	Settled       *Ring                  `protobuf:"bytes,5,opt,name=settled,proto3" json:"settled,omitempty"`
-	Next          *Ring                  `protobuf:"bytes,6,opt,name=next,proto3" json:"next,omitempty"`
-	Buckets       []*Bucket              `protobuf:"bytes,7,rep,name=buckets,proto3" json:"buckets,omitempty"`
-	Depth         uint32                 `protobuf:"varint,8,opt,name=depth,proto3" json:"depth,omitempty"`
-	Movement      *Movement              `protobuf:"bytes,9,opt,name=movement,proto3" json:"movement,omitempty"`
-	Staged        []*Change              `protobuf:"bytes,10,rep,name=staged,proto3" json:"staged,omitempty"`
-	AutoJoin      bool                   `protobuf:"varint,11,opt,name=auto_join,json=autoJoin,proto3" json:"auto_join,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	ClusterId   []byte                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	ClusterName string                 `protobuf:"bytes,2,opt,name=cluster_name,json=clusterName,proto3" json:"cluster_name,omitempty"`
+	Version     uint64                 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
+	Members     []*Member              `protobuf:"bytes,4,rep,name=members,proto3" json:"members,omitempty"`
+	Settled     *Ring                  `protobuf:"bytes,5,opt,name=settled,proto3" json:"settled,omitempty"`
+	Next        *Ring                  `protobuf:"bytes,6,opt,name=next,proto3" json:"next,omitempty"`
+	Buckets     []*Bucket              `protobuf:"bytes,7,rep,name=buckets,proto3" json:"buckets,omitempty"`
+	Depth       uint32                 `protobuf:"varint,8,opt,name=depth,proto3" json:"depth,omitempty"`
+	Movement    *Movement              `protobuf:"bytes,9,opt,name=movement,proto3" json:"movement,omitempty"`
+	Staged      []*Change              `protobuf:"bytes,10,rep,name=staged,proto3" json:"staged,omitempty"`
+	AutoJoin    bool                   `protobuf:"varint,11,opt,name=auto_join,json=autoJoin,proto3" json:"auto_join,omitempty"`
+	// The last versions that were made by force.
+	Forced        []*Forced `protobuf:"bytes,12,rep,name=forced,proto3" json:"forced,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -998,6 +1000,74 @@ func (x *Document) GetAutoJoin() bool {
 	return false
 }
 
+func (x *Document) GetForced() []*Forced {
+	if x != nil {
+		return x.Forced
+	}
+	return nil
+}
+
+// Forced says that a version was made without members that were given up.
+type Forced struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	At            uint64                 `protobuf:"varint,1,opt,name=at,proto3" json:"at,omitempty"`
+	Version       uint64                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	Lost          []string               `protobuf:"bytes,3,rep,name=lost,proto3" json:"lost,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Forced) Reset() {
+	*x = Forced{}
+	mi := &file_messages_client_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Forced) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Forced) ProtoMessage() {}
+
+func (x *Forced) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_client_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Forced.ProtoReflect.Descriptor instead.
+func (*Forced) Descriptor() ([]byte, []int) {
+	return file_messages_client_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Forced) GetAt() uint64 {
+	if x != nil {
+		return x.At
+	}
+	return 0
+}
+
+func (x *Forced) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *Forced) GetLost() []string {
+	if x != nil {
+		return x.Lost
+	}
+	return nil
+}
+
 // Movement is how far the cluster is from the settled ring to the next one.
 type Movement struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1012,7 +1082,7 @@ type Movement struct {
 
 func (x *Movement) Reset() {
 	*x = Movement{}
-	mi := &file_messages_client_proto_msgTypes[13]
+	mi := &file_messages_client_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1024,7 +1094,7 @@ func (x *Movement) String() string {
 func (*Movement) ProtoMessage() {}
 
 func (x *Movement) ProtoReflect() protoreflect.Message {
-	mi := &file_messages_client_proto_msgTypes[13]
+	mi := &file_messages_client_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1037,7 +1107,7 @@ func (x *Movement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Movement.ProtoReflect.Descriptor instead.
 func (*Movement) Descriptor() ([]byte, []int) {
-	return file_messages_client_proto_rawDescGZIP(), []int{13}
+	return file_messages_client_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Movement) GetAnnounced() uint64 {
@@ -1086,7 +1156,7 @@ type Switch struct {
 
 func (x *Switch) Reset() {
 	*x = Switch{}
-	mi := &file_messages_client_proto_msgTypes[14]
+	mi := &file_messages_client_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1098,7 +1168,7 @@ func (x *Switch) String() string {
 func (*Switch) ProtoMessage() {}
 
 func (x *Switch) ProtoReflect() protoreflect.Message {
-	mi := &file_messages_client_proto_msgTypes[14]
+	mi := &file_messages_client_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1111,7 +1181,7 @@ func (x *Switch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Switch.ProtoReflect.Descriptor instead.
 func (*Switch) Descriptor() ([]byte, []int) {
-	return file_messages_client_proto_rawDescGZIP(), []int{14}
+	return file_messages_client_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Switch) GetPartition() uint32 {
@@ -1146,7 +1216,7 @@ type Fill struct {
 
 func (x *Fill) Reset() {
 	*x = Fill{}
-	mi := &file_messages_client_proto_msgTypes[15]
+	mi := &file_messages_client_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1158,7 +1228,7 @@ func (x *Fill) String() string {
 func (*Fill) ProtoMessage() {}
 
 func (x *Fill) ProtoReflect() protoreflect.Message {
-	mi := &file_messages_client_proto_msgTypes[15]
+	mi := &file_messages_client_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1171,7 +1241,7 @@ func (x *Fill) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fill.ProtoReflect.Descriptor instead.
 func (*Fill) Descriptor() ([]byte, []int) {
-	return file_messages_client_proto_rawDescGZIP(), []int{15}
+	return file_messages_client_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Fill) GetPartition() uint32 {
@@ -1213,7 +1283,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_messages_client_proto_msgTypes[16]
+	mi := &file_messages_client_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1225,7 +1295,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_messages_client_proto_msgTypes[16]
+	mi := &file_messages_client_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1238,7 +1308,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_messages_client_proto_rawDescGZIP(), []int{16}
+	return file_messages_client_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Change) GetKind() uint32 {
@@ -1291,22 +1361,24 @@ func (x *Change) GetZone() string {
 }
 
 type Member struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Zone          string                 `protobuf:"bytes,2,opt,name=zone,proto3" json:"zone,omitempty"`
-	Capacity      uint32                 `protobuf:"varint,3,opt,name=capacity,proto3" json:"capacity,omitempty"`
-	Status        uint32                 `protobuf:"varint,4,opt,name=status,proto3" json:"status,omitempty"`
-	Store         []byte                 `protobuf:"bytes,5,opt,name=store,proto3" json:"store,omitempty"`
-	Start         uint64                 `protobuf:"varint,6,opt,name=start,proto3" json:"start,omitempty"`
-	Address       string                 `protobuf:"bytes,7,opt,name=address,proto3" json:"address,omitempty"`
-	Removed       bool                   `protobuf:"varint,8,opt,name=removed,proto3" json:"removed,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Id       string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Zone     string                 `protobuf:"bytes,2,opt,name=zone,proto3" json:"zone,omitempty"`
+	Capacity uint32                 `protobuf:"varint,3,opt,name=capacity,proto3" json:"capacity,omitempty"`
+	Status   uint32                 `protobuf:"varint,4,opt,name=status,proto3" json:"status,omitempty"`
+	Store    []byte                 `protobuf:"bytes,5,opt,name=store,proto3" json:"store,omitempty"`
+	Start    uint64                 `protobuf:"varint,6,opt,name=start,proto3" json:"start,omitempty"`
+	Address  string                 `protobuf:"bytes,7,opt,name=address,proto3" json:"address,omitempty"`
+	Removed  bool                   `protobuf:"varint,8,opt,name=removed,proto3" json:"removed,omitempty"`
+	// It was removed by force.
+	Lost          bool `protobuf:"varint,9,opt,name=lost,proto3" json:"lost,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_messages_client_proto_msgTypes[17]
+	mi := &file_messages_client_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1318,7 +1390,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_messages_client_proto_msgTypes[17]
+	mi := &file_messages_client_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1331,7 +1403,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_messages_client_proto_rawDescGZIP(), []int{17}
+	return file_messages_client_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Member) GetId() string {
@@ -1390,6 +1462,13 @@ func (x *Member) GetRemoved() bool {
 	return false
 }
 
+func (x *Member) GetLost() bool {
+	if x != nil {
+		return x.Lost
+	}
+	return false
+}
+
 type Ring struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Version uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
@@ -1403,7 +1482,7 @@ type Ring struct {
 
 func (x *Ring) Reset() {
 	*x = Ring{}
-	mi := &file_messages_client_proto_msgTypes[18]
+	mi := &file_messages_client_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1415,7 +1494,7 @@ func (x *Ring) String() string {
 func (*Ring) ProtoMessage() {}
 
 func (x *Ring) ProtoReflect() protoreflect.Message {
-	mi := &file_messages_client_proto_msgTypes[18]
+	mi := &file_messages_client_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1428,7 +1507,7 @@ func (x *Ring) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ring.ProtoReflect.Descriptor instead.
 func (*Ring) Descriptor() ([]byte, []int) {
-	return file_messages_client_proto_rawDescGZIP(), []int{18}
+	return file_messages_client_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Ring) GetVersion() uint64 {
@@ -1461,7 +1540,7 @@ type ReplicaList struct {
 
 func (x *ReplicaList) Reset() {
 	*x = ReplicaList{}
-	mi := &file_messages_client_proto_msgTypes[19]
+	mi := &file_messages_client_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1473,7 +1552,7 @@ func (x *ReplicaList) String() string {
 func (*ReplicaList) ProtoMessage() {}
 
 func (x *ReplicaList) ProtoReflect() protoreflect.Message {
-	mi := &file_messages_client_proto_msgTypes[19]
+	mi := &file_messages_client_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1486,7 +1565,7 @@ func (x *ReplicaList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaList.ProtoReflect.Descriptor instead.
 func (*ReplicaList) Descriptor() ([]byte, []int) {
-	return file_messages_client_proto_rawDescGZIP(), []int{19}
+	return file_messages_client_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ReplicaList) GetNodes() []uint32 {
@@ -1513,7 +1592,7 @@ type Bucket struct {
 
 func (x *Bucket) Reset() {
 	*x = Bucket{}
-	mi := &file_messages_client_proto_msgTypes[20]
+	mi := &file_messages_client_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1525,7 +1604,7 @@ func (x *Bucket) String() string {
 func (*Bucket) ProtoMessage() {}
 
 func (x *Bucket) ProtoReflect() protoreflect.Message {
-	mi := &file_messages_client_proto_msgTypes[20]
+	mi := &file_messages_client_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1538,7 +1617,7 @@ func (x *Bucket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bucket.ProtoReflect.Descriptor instead.
 func (*Bucket) Descriptor() ([]byte, []int) {
-	return file_messages_client_proto_rawDescGZIP(), []int{20}
+	return file_messages_client_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Bucket) GetName() []byte {
@@ -1678,7 +1757,7 @@ const file_messages_client_proto_rawDesc = "" +
 	"timeout_ms\x18\x05 \x01(\rR\ttimeoutMs\"7\n" +
 	"\tKeysReply\x12\x12\n" +
 	"\x04keys\x18\x01 \x03(\fR\x04keys\x12\x16\n" +
-	"\x06cursor\x18\x02 \x01(\fR\x06cursor\"\xcf\x03\n" +
+	"\x06cursor\x18\x02 \x01(\fR\x06cursor\"\x82\x04\n" +
 	"\bDocument\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12!\n" +
@@ -1692,7 +1771,12 @@ const file_messages_client_proto_rawDesc = "" +
 	"\bmovement\x18\t \x01(\v2\x1b.dynactor.messages.MovementR\bmovement\x121\n" +
 	"\x06staged\x18\n" +
 	" \x03(\v2\x19.dynactor.messages.ChangeR\x06staged\x12\x1b\n" +
-	"\tauto_join\x18\v \x01(\bR\bautoJoin\"\xc0\x01\n" +
+	"\tauto_join\x18\v \x01(\bR\bautoJoin\x121\n" +
+	"\x06forced\x18\f \x03(\v2\x19.dynactor.messages.ForcedR\x06forced\"F\n" +
+	"\x06Forced\x12\x0e\n" +
+	"\x02at\x18\x01 \x01(\x04R\x02at\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x04R\aversion\x12\x12\n" +
+	"\x04lost\x18\x03 \x03(\tR\x04lost\"\xc0\x01\n" +
 	"\bMovement\x12\x1c\n" +
 	"\tannounced\x18\x01 \x01(\x04R\tannounced\x12\x14\n" +
 	"\x05joint\x18\x02 \x01(\x04R\x05joint\x125\n" +
@@ -1714,7 +1798,7 @@ const file_messages_client_proto_rawDesc = "" +
 	"\x04with\x18\x04 \x01(\tR\x04with\x12\x12\n" +
 	"\x04dead\x18\x05 \x01(\bR\x04dead\x12\x1a\n" +
 	"\bcapacity\x18\x06 \x01(\rR\bcapacity\x12\x12\n" +
-	"\x04zone\x18\a \x01(\tR\x04zone\"\xc0\x01\n" +
+	"\x04zone\x18\a \x01(\tR\x04zone\"\xd4\x01\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04zone\x18\x02 \x01(\tR\x04zone\x12\x1a\n" +
@@ -1723,7 +1807,8 @@ const file_messages_client_proto_rawDesc = "" +
 	"\x05store\x18\x05 \x01(\fR\x05store\x12\x14\n" +
 	"\x05start\x18\x06 \x01(\x04R\x05start\x12\x18\n" +
 	"\aaddress\x18\a \x01(\tR\aaddress\x12\x18\n" +
-	"\aremoved\x18\b \x01(\bR\aremoved\"l\n" +
+	"\aremoved\x18\b \x01(\bR\aremoved\x12\x12\n" +
+	"\x04lost\x18\t \x01(\bR\x04lost\"l\n" +
 	"\x04Ring\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x14\n" +
 	"\x05nodes\x18\x02 \x03(\tR\x05nodes\x124\n" +
@@ -1755,7 +1840,7 @@ func file_messages_client_proto_rawDescGZIP() []byte {
 	return file_messages_client_proto_rawDescData
 }
 
-var file_messages_client_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_messages_client_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_messages_client_proto_goTypes = []any{
 	(*Failure)(nil),     // 0: dynactor.messages.Failure
 	(*Quorum)(nil),      // 1: dynactor.messages.Quorum
@@ -1770,14 +1855,15 @@ var file_messages_client_proto_goTypes = []any{
 	(*KeysRequest)(nil), // 10: dynactor.messages.KeysRequest
 	(*KeysReply)(nil),   // 11: dynactor.messages.KeysReply
 	(*Document)(nil),    // 12: dynactor.messages.Document
-	(*Movement)(nil),    // 13: dynactor.messages.Movement
-	(*Switch)(nil),      // 14: dynactor.messages.Switch
-	(*Fill)(nil),        // 15: dynactor.messages.Fill
-	(*Change)(nil),      // 16: dynactor.messages.Change
-	(*Member)(nil),      // 17: dynactor.messages.Member
-	(*Ring)(nil),        // 18: dynactor.messages.Ring
-	(*ReplicaList)(nil), // 19: dynactor.messages.ReplicaList
-	(*Bucket)(nil),      // 20: dynactor.messages.Bucket
+	(*Forced)(nil),      // 13: dynactor.messages.Forced
+	(*Movement)(nil),    // 14: dynactor.messages.Movement
+	(*Switch)(nil),      // 15: dynactor.messages.Switch
+	(*Fill)(nil),        // 16: dynactor.messages.Fill
+	(*Change)(nil),      // 17: dynactor.messages.Change
+	(*Member)(nil),      // 18: dynactor.messages.Member
+	(*Ring)(nil),        // 19: dynactor.messages.Ring
+	(*ReplicaList)(nil), // 20: dynactor.messages.ReplicaList
+	(*Bucket)(nil),      // 21: dynactor.messages.Bucket
 }
 var file_messages_client_proto_depIdxs = []int32{
 	1,  // 0: dynactor.messages.GetRequest.quorum:type_name -> dynactor.messages.Quorum
@@ -1785,21 +1871,22 @@ var file_messages_client_proto_depIdxs = []int32{
 	1,  // 2: dynactor.messages.PutRequest.quorum:type_name -> dynactor.messages.Quorum
 	12, // 3: dynactor.messages.RingReply.document:type_name -> dynactor.messages.Document
 	9,  // 4: dynactor.messages.RingReply.addresses:type_name -> dynactor.messages.Address
-	17, // 5: dynactor.messages.Document.members:type_name -> dynactor.messages.Member
-	18, // 6: dynactor.messages.Document.settled:type_name -> dynactor.messages.Ring
-	18, // 7: dynactor.messages.Document.next:type_name -> dynactor.messages.Ring
-	20, // 8: dynactor.messages.Document.buckets:type_name -> dynactor.messages.Bucket
-	13, // 9: dynactor.messages.Document.movement:type_name -> dynactor.messages.Movement
-	16, // 10: dynactor.messages.Document.staged:type_name -> dynactor.messages.Change
-	14, // 11: dynactor.messages.Movement.switched:type_name -> dynactor.messages.Switch
-	15, // 12: dynactor.messages.Movement.filling:type_name -> dynactor.messages.Fill
-	17, // 13: dynactor.messages.Change.member:type_name -> dynactor.messages.Member
-	19, // 14: dynactor.messages.Ring.lists:type_name -> dynactor.messages.ReplicaList
-	15, // [15:15] is the sub-list for method output_type
-	15, // [15:15] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	18, // 5: dynactor.messages.Document.members:type_name -> dynactor.messages.Member
+	19, // 6: dynactor.messages.Document.settled:type_name -> dynactor.messages.Ring
+	19, // 7: dynactor.messages.Document.next:type_name -> dynactor.messages.Ring
+	21, // 8: dynactor.messages.Document.buckets:type_name -> dynactor.messages.Bucket
+	14, // 9: dynactor.messages.Document.movement:type_name -> dynactor.messages.Movement
+	17, // 10: dynactor.messages.Document.staged:type_name -> dynactor.messages.Change
+	13, // 11: dynactor.messages.Document.forced:type_name -> dynactor.messages.Forced
+	15, // 12: dynactor.messages.Movement.switched:type_name -> dynactor.messages.Switch
+	16, // 13: dynactor.messages.Movement.filling:type_name -> dynactor.messages.Fill
+	18, // 14: dynactor.messages.Change.member:type_name -> dynactor.messages.Member
+	20, // 15: dynactor.messages.Ring.lists:type_name -> dynactor.messages.ReplicaList
+	16, // [16:16] is the sub-list for method output_type
+	16, // [16:16] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_messages_client_proto_init() }
@@ -1813,7 +1900,7 @@ func file_messages_client_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_messages_client_proto_rawDesc), len(file_messages_client_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -302,12 +302,15 @@ func (x *Vote) GetDocument() *Document {
 // RegisterRequest asks a voter to take part in a ballot for a version; with a
 // document, to accept it.
 type RegisterRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	ClusterId     []byte                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
-	Version       uint64                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
-	Ballot        *Ballot                `protobuf:"bytes,3,opt,name=ballot,proto3" json:"ballot,omitempty"`
-	Document      *Document              `protobuf:"bytes,4,opt,name=document,proto3" json:"document,omitempty"`
-	TimeoutMs     uint32                 `protobuf:"varint,5,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	ClusterId []byte                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	Version   uint64                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	Ballot    *Ballot                `protobuf:"bytes,3,opt,name=ballot,proto3" json:"ballot,omitempty"`
+	Document  *Document              `protobuf:"bytes,4,opt,name=document,proto3" json:"document,omitempty"`
+	TimeoutMs uint32                 `protobuf:"varint,5,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	// Without a document: the version before one that is forced, and who is given up.
+	Base          uint64   `protobuf:"varint,6,opt,name=base,proto3" json:"base,omitempty"`
+	Lost          []string `protobuf:"bytes,7,rep,name=lost,proto3" json:"lost,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -377,6 +380,20 @@ func (x *RegisterRequest) GetTimeoutMs() uint32 {
 	return 0
 }
 
+func (x *RegisterRequest) GetBase() uint64 {
+	if x != nil {
+		return x.Base
+	}
+	return 0
+}
+
+func (x *RegisterRequest) GetLost() []string {
+	if x != nil {
+		return x.Lost
+	}
+	return nil
+}
+
 type RegisterReply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Which of the replies of package member it is; see membership.go.
@@ -386,6 +403,7 @@ type RegisterReply struct {
 	Vote          *Vote     `protobuf:"bytes,4,opt,name=vote,proto3" json:"vote,omitempty"`
 	Document      *Document `protobuf:"bytes,5,opt,name=document,proto3" json:"document,omitempty"`
 	Version       uint64    `protobuf:"varint,6,opt,name=version,proto3" json:"version,omitempty"`
+	Why           string    `protobuf:"bytes,7,opt,name=why,proto3" json:"why,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -460,6 +478,13 @@ func (x *RegisterReply) GetVersion() uint64 {
 		return x.Version
 	}
 	return 0
+}
+
+func (x *RegisterReply) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
 }
 
 // RegisterState is what a voter keeps on its disk besides the document.
@@ -946,9 +971,11 @@ type ClusterRequest struct {
 	Operation uint32  `protobuf:"varint,1,opt,name=operation,proto3" json:"operation,omitempty"`
 	Change    *Change `protobuf:"bytes,2,opt,name=change,proto3" json:"change,omitempty"`
 	// The version of the document that a commit was planned with.
-	Version       uint64  `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
-	Bucket        *Bucket `protobuf:"bytes,4,opt,name=bucket,proto3" json:"bucket,omitempty"`
-	TimeoutMs     uint32  `protobuf:"varint,5,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	Version   uint64  `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
+	Bucket    *Bucket `protobuf:"bytes,4,opt,name=bucket,proto3" json:"bucket,omitempty"`
+	TimeoutMs uint32  `protobuf:"varint,5,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	// The members that are given up by force.
+	Lost          []string `protobuf:"bytes,6,rep,name=lost,proto3" json:"lost,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1016,6 +1043,13 @@ func (x *ClusterRequest) GetTimeoutMs() uint32 {
 		return x.TimeoutMs
 	}
 	return 0
+}
+
+func (x *ClusterRequest) GetLost() []string {
+	if x != nil {
+		return x.Lost
+	}
+	return nil
 }
 
 type ClusterReply struct {
@@ -1379,7 +1413,7 @@ const file_messages_cluster_proto_rawDesc = "" +
 	"\x05start\x18\x03 \x01(\x04R\x05start\"r\n" +
 	"\x04Vote\x121\n" +
 	"\x06ballot\x18\x01 \x01(\v2\x19.dynactor.messages.BallotR\x06ballot\x127\n" +
-	"\bdocument\x18\x02 \x01(\v2\x1b.dynactor.messages.DocumentR\bdocument\"\xd5\x01\n" +
+	"\bdocument\x18\x02 \x01(\v2\x1b.dynactor.messages.DocumentR\bdocument\"\xfd\x01\n" +
 	"\x0fRegisterRequest\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12\x18\n" +
@@ -1387,14 +1421,17 @@ const file_messages_cluster_proto_rawDesc = "" +
 	"\x06ballot\x18\x03 \x01(\v2\x19.dynactor.messages.BallotR\x06ballot\x127\n" +
 	"\bdocument\x18\x04 \x01(\v2\x1b.dynactor.messages.DocumentR\bdocument\x12\x1d\n" +
 	"\n" +
-	"timeout_ms\x18\x05 \x01(\rR\ttimeoutMs\"\x87\x02\n" +
+	"timeout_ms\x18\x05 \x01(\rR\ttimeoutMs\x12\x12\n" +
+	"\x04base\x18\x06 \x01(\x04R\x04base\x12\x12\n" +
+	"\x04lost\x18\a \x03(\tR\x04lost\"\x99\x02\n" +
 	"\rRegisterReply\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\rR\x04kind\x121\n" +
 	"\x06ballot\x18\x02 \x01(\v2\x19.dynactor.messages.BallotR\x06ballot\x12/\n" +
 	"\x05later\x18\x03 \x01(\v2\x19.dynactor.messages.BallotR\x05later\x12+\n" +
 	"\x04vote\x18\x04 \x01(\v2\x17.dynactor.messages.VoteR\x04vote\x127\n" +
 	"\bdocument\x18\x05 \x01(\v2\x1b.dynactor.messages.DocumentR\bdocument\x12\x18\n" +
-	"\aversion\x18\x06 \x01(\x04R\aversion\"\x8d\x01\n" +
+	"\aversion\x18\x06 \x01(\x04R\aversion\x12\x10\n" +
+	"\x03why\x18\a \x01(\tR\x03why\"\x8d\x01\n" +
 	"\rRegisterState\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x125\n" +
 	"\bpromised\x18\x02 \x01(\v2\x19.dynactor.messages.BallotR\bpromised\x12+\n" +
@@ -1431,14 +1468,15 @@ const file_messages_cluster_proto_rawDesc = "" +
 	"timeout_ms\x18\x02 \x01(\rR\ttimeoutMs\x12\x12\n" +
 	"\x04lost\x18\x03 \x01(\fR\x04lost\"%\n" +
 	"\tJoinReply\x12\x18\n" +
-	"\aversion\x18\x01 \x01(\x04R\aversion\"\xcd\x01\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\"\xe1\x01\n" +
 	"\x0eClusterRequest\x12\x1c\n" +
 	"\toperation\x18\x01 \x01(\rR\toperation\x121\n" +
 	"\x06change\x18\x02 \x01(\v2\x19.dynactor.messages.ChangeR\x06change\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\x04R\aversion\x121\n" +
 	"\x06bucket\x18\x04 \x01(\v2\x19.dynactor.messages.BucketR\x06bucket\x12\x1d\n" +
 	"\n" +
-	"timeout_ms\x18\x05 \x01(\rR\ttimeoutMs\"{\n" +
+	"timeout_ms\x18\x05 \x01(\rR\ttimeoutMs\x12\x12\n" +
+	"\x04lost\x18\x06 \x03(\tR\x04lost\"{\n" +
 	"\fClusterReply\x127\n" +
 	"\bdocument\x18\x01 \x01(\v2\x1b.dynactor.messages.DocumentR\bdocument\x122\n" +
 	"\x05nodes\x18\x02 \x03(\v2\x1c.dynactor.messages.NodeStateR\x05nodes\"1\n" +

@@ -24,6 +24,9 @@ func FromDocument(d member.Document) *Document {
 		out.Members = append(out.Members, fromMember(m))
 	}
 	out.Movement, out.Staged = fromMovement(d.Movement), fromStaged(d.Staged)
+	for _, f := range d.Forced {
+		out.Forced = append(out.Forced, &Forced{At: f.At, Version: f.Version, Lost: fromNames(f.Lost)})
+	}
 	for _, b := range d.Buckets {
 		out.Buckets = append(out.Buckets, FromBucket(b))
 	}
@@ -43,7 +46,7 @@ func FromBucket(b member.Bucket) *Bucket {
 func fromMember(m member.Member) *Member {
 	return &Member{
 		Id: string(m.ID), Zone: m.Zone, Capacity: uint32(m.Capacity), Status: uint32(m.Status),
-		Store: m.Store[:], Start: m.Start, Address: m.Address, Removed: m.Removed,
+		Store: m.Store[:], Start: m.Start, Address: m.Address, Removed: m.Removed, Lost: m.Lost,
 	}
 }
 
@@ -99,7 +102,41 @@ func ToDocument(m *Document) (member.Document, error) {
 	if d.Staged, err = toStaged(m.GetStaged()); err != nil {
 		return d, err
 	}
+	if len(m.GetForced()) > member.MaxForced {
+		return d, fmt.Errorf("%w: %d forced versions", ErrBounds, len(m.GetForced()))
+	}
+	for _, f := range m.GetForced() {
+		lost, err := ToNames(f.GetLost())
+		if err != nil {
+			return d, err
+		}
+		d.Forced = append(d.Forced, member.Forced{At: f.GetAt(), Version: f.GetVersion(), Lost: lost})
+	}
 	return d, d.Validate()
+}
+
+// fromNames converts the names of nodes.
+func fromNames(nodes []dynamo.NodeID) []string {
+	var out []string
+	for _, n := range nodes {
+		out = append(out, string(n))
+	}
+	return out
+}
+
+// ToNames checks and converts the names of nodes.
+func ToNames(names []string) ([]dynamo.NodeID, error) {
+	if len(names) > member.MaxMembers {
+		return nil, fmt.Errorf("%w: %d names", ErrBounds, len(names))
+	}
+	var out []dynamo.NodeID
+	for _, n := range names {
+		if err := dynamo.NodeID(n).Validate(); err != nil {
+			return nil, err
+		}
+		out = append(out, dynamo.NodeID(n))
+	}
+	return out, nil
 }
 
 // toID copies an id of exactly the right length.
@@ -111,7 +148,7 @@ func toMember(m *Member) (member.Member, error) {
 	}
 	out := member.Member{
 		ID: dynamo.NodeID(m.GetId()), Zone: m.GetZone(), Capacity: int(m.GetCapacity()), Status: member.Status(m.GetStatus()),
-		Start: m.GetStart(), Address: m.GetAddress(), Removed: m.GetRemoved(),
+		Start: m.GetStart(), Address: m.GetAddress(), Removed: m.GetRemoved(), Lost: m.GetLost(),
 	}
 	if !toID(out.Store[:], m.GetStore()) {
 		return out, fmt.Errorf("%w: store id of member %q", ErrBounds, m.GetId())

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"reflect"
 	"testing"
 	"time"
 
@@ -57,6 +58,11 @@ func drawDocument(t *rapid.T) member.Document {
 	if len(d.Staged) > 0 && rapid.Bool().Draw(t, "moving") {
 		d = drawMovement(t, d)
 	}
+	if rapid.Bool().Draw(t, "forced") {
+		if next, err := d.Force([]dynamo.NodeID{d.Members[0].ID, "n1", "n2"}, 0); err == nil {
+			d = next
+		}
+	}
 	return d
 }
 
@@ -99,6 +105,28 @@ func drawMovement(t *rapid.T, d member.Document) member.Document {
 		d, _ = d.Advance(facts)
 	}
 	return d
+}
+
+// TestForceRoundTrip: so does what forcing asks and is answered.
+func TestForceRoundTrip(t *testing.T) {
+	p := member.Prepare{
+		Cluster: member.ClusterID{1}, Version: 1 << 46, Ballot: member.Ballot{Round: 1, Node: "a", Start: 1}, Base: 7, Lost: []dynamo.NodeID{"b", "c"},
+	}
+	got, accept, err := ToRegister(FromPrepare(p))
+	if err != nil || accept != nil || !reflect.DeepEqual(*got, p) {
+		t.Errorf("%+v became %+v, %v", p, got, err)
+	}
+	bad := FromPrepare(p)
+	bad.Lost[1] = "a b"
+	if _, _, err := ToRegister(bad); !errors.Is(err, dynamo.ErrNodeName) {
+		t.Errorf("a bad name: %v", err)
+	}
+	if r, err := ToReply(FromReply(member.Opposed{Why: "x"})); r != (member.Opposed{Why: "x"}) || err != nil {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if _, err := ToNames(make([]string, member.MaxMembers+1)); !errors.Is(err, ErrBounds) {
+		t.Errorf("too many names: %v", err)
+	}
 }
 
 // TestDocumentRoundTrip: what is sent, or stored, is what arrives.

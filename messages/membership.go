@@ -25,6 +25,8 @@ const (
 	OperationSetBucket
 	// OperationJoin has a node that is in no cluster ask to be staged.
 	OperationJoin
+	// OperationForce removes members by force.
+	OperationForce
 )
 
 // Kinds of a RegisterReply.
@@ -35,6 +37,7 @@ const (
 	replyNewer
 	replyBehind
 	replyIneligible
+	replyOpposed
 )
 
 // FromBallot converts a ballot.
@@ -75,7 +78,9 @@ func toVote(m *Vote) (*member.Vote, error) {
 
 // FromPrepare converts the first question of a ballot.
 func FromPrepare(p member.Prepare) *RegisterRequest {
-	return &RegisterRequest{ClusterId: p.Cluster[:], Version: p.Version, Ballot: FromBallot(p.Ballot)}
+	return &RegisterRequest{
+		ClusterId: p.Cluster[:], Version: p.Version, Ballot: FromBallot(p.Ballot), Base: p.Base, Lost: fromNames(p.Lost),
+	}
 }
 
 // FromAccept converts the second question.
@@ -94,7 +99,10 @@ func ToRegister(m *RegisterRequest) (*member.Prepare, *member.Accept, error) {
 		d, err := ToDocument(m.GetDocument())
 		return nil, &member.Accept{Ballot: b, Document: d}, err
 	}
-	p := &member.Prepare{Version: m.GetVersion(), Ballot: b}
+	p := &member.Prepare{Version: m.GetVersion(), Ballot: b, Base: m.GetBase()}
+	if p.Lost, err = ToNames(m.GetLost()); err != nil {
+		return nil, nil, err
+	}
 	if !toID(p.Cluster[:], m.GetClusterId()) {
 		return nil, nil, fmt.Errorf("%w: cluster id of %d bytes", ErrBounds, len(m.GetClusterId()))
 	}
@@ -116,6 +124,8 @@ func FromReply(r member.Reply) *RegisterReply {
 		return &RegisterReply{Kind: replyBehind, Version: r.Version}
 	case member.Ineligible:
 		return &RegisterReply{Kind: replyIneligible}
+	case member.Opposed:
+		return &RegisterReply{Kind: replyOpposed, Why: r.Why}
 	}
 	panic(fmt.Sprintf("messages: reply %T", r)) // there are no others
 }
@@ -142,6 +152,8 @@ func ToReply(m *RegisterReply) (member.Reply, error) {
 		return member.Behind{Version: m.GetVersion()}, nil
 	case replyIneligible:
 		return member.Ineligible{}, nil
+	case replyOpposed:
+		return member.Opposed{Why: m.GetWhy()}, nil
 	}
 	return nil, fmt.Errorf("%w: reply of kind %d", ErrBounds, m.GetKind())
 }

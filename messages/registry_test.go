@@ -14,7 +14,7 @@ import (
 var parts = map[protoreflect.Name]bool{
 	"Quorum": true, "Value": true, "Address": true, "Document": true, "Member": true, "Ring": true, "ReplicaList": true, "Bucket": true,
 	"HandoffRecord": true, "FillKey": true, "FillDigest": true, "Movement": true, "Switch": true, "Fill": true, "Change": true,
-	"Ballot": true, "Vote": true, "RegisterState": true, "NodeRow": true, "NodeState": true, "TransferState": true,
+	"Ballot": true, "Vote": true, "RegisterState": true, "NodeRow": true, "NodeState": true, "TransferState": true, "Forced": true,
 }
 
 // TestEveryMessageHasItsNumber: what is generated is in the table or a part of

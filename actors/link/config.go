@@ -43,9 +43,9 @@ type Config struct {
 	ClusterID func() []byte
 	// Store is the id of the node's store; empty on clients.
 	Store []byte
-	// Admit, if set, says why a node that belongs to the cluster is not wanted. It is
-	// called from several goroutines.
-	Admit func(Hello) error
+	// Admit, if set, says why a node that belongs to the cluster is not wanted, and the
+	// version of the cluster document that says so. It is called from several goroutines.
+	Admit func(Hello) (version uint64, err error)
 	// Start grows with each start of this node: a process that was replaced by
 	// a later one is refused. Clients use a random number.
 	Start uint64

@@ -157,6 +157,9 @@ type Refusal struct {
 	Code          RefusalCode
 	// Text is for people.
 	Text string
+	// Document is the version of the cluster document that the other is no member by
+	// (RefusedMember); 0: not said.
+	Document uint64
 	// Ours: this end refused the other.
 	Ours bool
 }
@@ -173,12 +176,16 @@ func (r *Refusal) Error() string {
 func appendRefusal(dst []byte, r *Refusal) []byte {
 	dst, start := beginFrame(dst, kindRefusal)
 	dst = append(dst, byte(r.Code))
-	return endFrame(appendString(dst, r.Text[:min(len(r.Text), MaxText)]), start)
+	dst = appendString(dst, r.Text[:min(len(r.Text), MaxText)])
+	return endFrame(binary.BigEndian.AppendUint64(dst, r.Document), start)
 }
 
 func parseRefusal(b []byte) (*Refusal, error) {
 	d := decoder{rest: b}
 	r := &Refusal{Code: RefusalCode(d.byte()), Text: string(d.bytes(MaxText))}
+	if len(d.rest) > 0 { // nodes did not always say it
+		r.Document = d.uint64()
+	}
 	if d.bad {
 		return nil, fmt.Errorf("%w: bad refusal", ErrHello)
 	}

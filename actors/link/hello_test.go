@@ -109,14 +109,18 @@ func TestHelloRoundTrip(t *testing.T) {
 
 func TestRefusalRoundTrip(t *testing.T) {
 	for _, text := range []string{"", "why", strings.Repeat("x", 300)} {
-		frame := appendRefusal(nil, &Refusal{Code: RefusedCluster, Text: text})
+		frame := appendRefusal(nil, &Refusal{Code: RefusedCluster, Text: text, Document: 7})
 		kind, body, _, err := readFrame(reader(frame), maxHelloFrame, nil)
 		if err != nil || kind != kindRefusal {
 			t.Fatal(kind, err)
 		}
 		r, err := parseRefusal(body)
-		if err != nil || r.Code != RefusedCluster || r.Text != text[:min(len(text), MaxText)] || r.Ours {
+		if err != nil || r.Code != RefusedCluster || r.Text != text[:min(len(text), MaxText)] || r.Document != 7 || r.Ours {
 			t.Errorf("%+v, %v", r, err)
+		}
+		// As nodes said it before.
+		if r, err = parseRefusal(body[:len(body)-8]); err != nil || r.Document != 0 || r.Text != text[:min(len(text), MaxText)] {
+			t.Errorf("without a version: %+v, %v", r, err)
 		}
 	}
 }

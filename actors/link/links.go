@@ -315,8 +315,8 @@ func (l *Links) judgeMember(h *Hello) *Refusal {
 		return nil
 	}
 	if l.config.Admit != nil {
-		if err := l.config.Admit(*h); err != nil {
-			return &Refusal{Peer: h.NodeID, Code: RefusedMember, Text: err.Error(), Ours: true}
+		if version, err := l.config.Admit(*h); err != nil {
+			return &Refusal{Peer: h.NodeID, Code: RefusedMember, Text: err.Error(), Document: version, Ours: true}
 		}
 	}
 	l.mu.Lock()

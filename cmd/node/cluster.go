@@ -23,7 +23,7 @@ type clusterCmd struct {
 	Transfers   clusterTransfersCmd `cmd:"" help:"List what nodes have to move, with rate, what is left, last error and next try."`
 	Join        clusterJoinCmd      `cmd:"" help:"Have a node that is in no cluster (--node) ask to be staged once more."`
 	Leave       clusterLeaveCmd     `cmd:"" help:"Stage a member to hand over what it holds and leave."`
-	Remove      clusterRemoveCmd    `cmd:"" help:"Stage the removal of a member that is dead for good."`
+	Remove      clusterRemoveCmd    `cmd:"" help:"Stage the removal of members that are dead for good; with --force, remove them at once without a majority."`
 	Replace     clusterReplaceCmd   `cmd:"" help:"Stage a node that is staged to join to take a member's places."`
 	SetCapacity clusterCapacityCmd  `cmd:"" help:"Stage another capacity of a member."`
 	SetZone     clusterZoneCmd      `cmd:"" help:"Stage another zone of a member."`
@@ -90,6 +90,7 @@ func (c *clusterStatusCmd) Run(s *streams) error {
 			return err
 		}
 		fmt.Fprintln(w)
+		showForced(w, &status.Document)
 		showMovement(w, &status.Document)
 		if len(status.Document.Staged) > 0 {
 			return showStaged(w, status)
@@ -236,16 +237,6 @@ type clusterLeaveCmd struct {
 // Run stages a leave.
 func (c *clusterLeaveCmd) Run(s *streams) error {
 	return c.stage(s, member.Change{Kind: member.Leave, Node: dynamo.NodeID(c.Name)})
-}
-
-type clusterRemoveCmd struct {
-	operator
-	Name string `arg:"" help:"The member. What only it had is lost."`
-}
-
-// Run stages a removal.
-func (c *clusterRemoveCmd) Run(s *streams) error {
-	return c.stage(s, member.Change{Kind: member.Remove, Node: dynamo.NodeID(c.Name)})
 }
 
 type clusterReplaceCmd struct {

@@ -140,6 +140,13 @@ type memberJSON struct {
 	Bytes      uint64        `json:"bytes"`
 }
 
+// forcedJSON is a forced version for scripts.
+type forcedJSON struct {
+	At      uint64          `json:"at"`
+	Version uint64          `json:"version"`
+	Lost    []dynamo.NodeID `json:"lost"`
+}
+
 // statusJSON is the cluster for scripts.
 func statusJSON(status client.ClusterStatus) any {
 	d := &status.Document
@@ -151,6 +158,7 @@ func statusJSON(status client.ClusterStatus) any {
 		Phases  map[string]int `json:"partitions"`
 		Members []memberJSON   `json:"members"`
 		Staged  []string       `json:"staged"`
+		Forced  []forcedJSON   `json:"forced,omitempty"`
 	}{Cluster: d.ClusterName, Version: d.Version, Asked: status.Asked, Moving: d.Unfinished(), Phases: map[string]int{}, Staged: []string{}}
 	for p := range d.Settled.Partitions() {
 		out.Phases[d.Phase(dynamo.Partition(p)).String()]++
@@ -175,6 +183,9 @@ func statusJSON(status client.ClusterStatus) any {
 	}
 	for _, c := range d.Staged {
 		out.Staged = append(out.Staged, c.String())
+	}
+	for _, f := range d.Forced {
+		out.Forced = append(out.Forced, forcedJSON(f))
 	}
 	return out
 }

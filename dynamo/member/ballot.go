@@ -9,7 +9,7 @@ import (
 )
 
 // The next version of the cluster document is decided by a majority of the
-// members of the one before it: one instance of Paxos for each version, in which
+// members of the one before it (but see Document.Force): one instance of Paxos for each version, in which
 // the voters of version v + 1 are fixed by version v. So versions form one
 // sequence, whoever proposes them and however messages travel, also when a version
 // changes the members.
@@ -67,6 +67,10 @@ type Prepare struct {
 	Cluster ClusterID
 	Version uint64
 	Ballot  Ballot
+	// Base is the version before, when this one is forced, else 0; Lost are those who
+	// are given up.
+	Base uint64
+	Lost []dynamo.NodeID
 }
 
 // Accept asks a voter to accept the document in a ballot.
@@ -75,8 +79,8 @@ type Accept struct {
 	Document Document
 }
 
-// Reply is a voter's answer: Promised, Accepted, Refused, Newer, Behind or
-// Ineligible.
+// Reply is a voter's answer: Promised, Accepted, Refused, Newer, Behind, Ineligible
+// or Opposed.
 type Reply interface{ reply() }
 
 type (
@@ -98,6 +102,9 @@ type (
 	// was lost has forgotten its promises, so the one that takes its place decides
 	// nothing until the others have put it into the document.
 	Ineligible struct{}
+	// Opposed: the version must not be forced, for example because somebody who was
+	// named as lost is there.
+	Opposed struct{ Why string }
 )
 
 func (Promised) reply() {}
@@ -107,6 +114,7 @@ func (Newer) reply()    {}
 func (Behind) reply()   {}
 
 func (Ineligible) reply() {}
+func (Opposed) reply()    {}
 
 // Voter is one member's state: all of it must survive the process. It belongs to
 // one goroutine.
@@ -132,7 +140,7 @@ func (v *Voter) Prepare(m Prepare) (r Reply, changed bool, err error) {
 	if err := m.Ballot.check(); err != nil {
 		return nil, false, err
 	}
-	if r := v.place(m.Version); r != nil {
+	if r := v.place(m.Version, m.Base); r != nil {
 		return r, false, nil
 	}
 	if m.Ballot.Compare(v.Promised) < 0 {
@@ -153,7 +161,7 @@ func (v *Voter) Accept(m Accept) (r Reply, changed bool, err error) {
 	if err := m.Ballot.check(); err != nil {
 		return nil, false, err
 	}
-	if r := v.place(m.Document.Version); r != nil {
+	if r := v.place(m.Document.Version, m.Document.forcedAt()); r != nil {
 		return r, false, nil
 	}
 	if err := m.Document.Validate(); err != nil {
@@ -166,15 +174,18 @@ func (v *Voter) Accept(m Accept) (r Reply, changed bool, err error) {
 	return Accepted{Ballot: m.Ballot}, true, nil
 }
 
-// place answers questions about versions other than the next.
-func (v *Voter) place(version uint64) Reply {
-	switch {
-	case version <= v.Document.Version:
+// place answers questions about versions other than the next; base is the one before a
+// version that is forced. Who has accepted a forced version may have forgotten another
+// vote for it, and takes no part in decisions that are not forced.
+func (v *Voter) place(version, base uint64) Reply {
+	forced := base != 0 && v.Document.forces(version)
+	switch now := v.Document.Version; {
+	case version <= now, forced && base < now:
 		return Newer{Document: v.Document}
-	case version > v.Document.Version+1:
-		return Behind{Version: v.Document.Version}
+	case forced && base > now, !forced && version > now+1:
+		return Behind{Version: now}
 	}
-	if m, ok := v.Document.Member(v.Self); !ok || m.Status == Gone || m.Store != v.Store {
+	if m, ok := v.Document.Member(v.Self); !ok || m.Out() || m.Store != v.Store || v.forced() && !forced {
 		return Ineligible{}
 	}
 	return nil
@@ -182,13 +193,16 @@ func (v *Voter) place(version uint64) Reply {
 
 // Learn takes a chosen document into force, and reports whether it is news: then
 // the voter must be made durable before the document is used or passed on.
-// Errors are ErrForeign and those of Document.Validate.
+// Errors are ErrForeign, ErrForced and those of Document.Validate.
 func (v *Voter) Learn(d Document) (changed bool, err error) {
 	if d.ClusterID != v.Document.ClusterID {
 		return false, fmt.Errorf("%w: of the cluster %v, not %v", ErrForeign, d.ClusterID, v.Document.ClusterID)
 	}
 	if d.Version <= v.Document.Version {
 		return false, nil
+	}
+	if v.forced() && d.Version < v.Vote.Document.Version {
+		return false, fmt.Errorf("%w: version %d is older", ErrForced, d.Version)
 	}
 	if err := d.Validate(); err != nil {
 		return false, err
@@ -198,11 +212,11 @@ func (v *Voter) Learn(d Document) (changed bool, err error) {
 }
 
 // Voters are the members that decide on the version after this one: all that are
-// not gone.
+// not gone, nor given up by force.
 func (d Document) Voters() []dynamo.NodeID {
 	var out []dynamo.NodeID
 	for _, m := range d.Members {
-		if m.Status != Gone {
+		if !m.Out() {
 			out = append(out, m.ID)
 		}
 	}

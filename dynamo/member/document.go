@@ -52,6 +52,8 @@ var (
 	ErrStaged = errors.New("bad staged change")
 	// ErrBucket: a bucket is malformed, appears twice or out of order.
 	ErrBucket = errors.New("bad bucket")
+	// ErrForcedRecord: what is said of a forced version makes no sense.
+	ErrForcedRecord = errors.New("bad forced version")
 	// ErrDepth: the depth is not in quorum.MaxN to ring.MaxDepth.
 	ErrDepth = errors.New("bad depth")
 )
@@ -105,7 +107,14 @@ type Member struct {
 	// Removed: an operator said that the member is dead for good. Nobody waits for
 	// it, and nothing is taken from it or given to it any more.
 	Removed bool
+	// Lost: it was removed by force. It decides on nothing any more and is refused like
+	// one that is gone, also while rings name it still: what it has done since may be
+	// of another history (Document.Force).
+	Lost bool
 }
+
+// Out reports whether the member counts for nothing any more: its store is refused.
+func (m Member) Out() bool { return m.Status == Gone || m.Lost }
 
 // Bucket is a bucket with properties of its own.
 type Bucket struct {
@@ -138,6 +147,8 @@ type Document struct {
 	// that any bucket finds its replicas. Lists are shorter while there are
 	// fewer members.
 	Depth int
+	// Forced are the last versions that were made by force, ascending.
+	Forced []Forced
 }
 
 // Founding is what a cluster is founded with.
@@ -221,7 +232,7 @@ func (d Document) Equal(other Document) bool {
 		d.Version == other.Version && d.Depth == other.Depth && d.AutoJoin == other.AutoJoin && d.Movement.equal(other.Movement) &&
 		slices.Equal(d.Staged, other.Staged) &&
 		slices.Equal(d.Members, other.Members) && slices.Equal(d.Buckets, other.Buckets) &&
-		d.Settled.Equal(other.Settled)
+		d.Settled.Equal(other.Settled) && slices.EqualFunc(d.Forced, other.Forced, Forced.equal)
 }
 
 // String is a one-line summary.

@@ -100,6 +100,10 @@ type Proposal struct {
 	current Document
 	want    Document
 	voters  []dynamo.NodeID
+	// need is how many of them have to agree.
+	need int
+	// lost are given up by force; nil: it is not forced.
+	lost []dynamo.NodeID
 	// staying are the voters that want leaves, and stay how many of them have to take
 	// part, so that there is a majority for the version after it.
 	staying []dynamo.NodeID
@@ -114,6 +118,7 @@ type Proposal struct {
 	// chosen.
 	value Document
 	best  *Vote
+	votes map[dynamo.NodeID]*Vote
 	// yes and no are the voters that answered this ballot's question.
 	yes, no map[dynamo.NodeID]bool
 	// taught are those that were sent the version before since they were last asked anew.
@@ -135,7 +140,8 @@ func Propose(self dynamo.NodeID, life, after uint64, current, next Document) (*P
 	if err := next.Validate(); err != nil {
 		return nil, err
 	}
-	p := &Proposal{self: self, life: life, current: current, want: next, voters: current.Voters(), highest: after}
+	voters := current.Voters()
+	p := &Proposal{self: self, life: life, current: current, want: next, voters: voters, need: Majority(len(voters)), highest: after}
 	then := next.Voters()
 	p.stay = Majority(len(then))
 	for _, v := range then {
@@ -193,7 +199,7 @@ func (p *Proposal) reset() {
 func (p *Proposal) begin() {
 	p.attempts++
 	p.highest++
-	p.taught = map[dynamo.NodeID]bool{}
+	p.taught, p.votes = map[dynamo.NodeID]bool{}, map[dynamo.NodeID]*Vote{}
 	p.state, p.ballot, p.best = preparing, Ballot{Round: p.highest, Node: p.self, Start: p.life}, nil
 	p.ask()
 }
@@ -224,7 +230,11 @@ func (p *Proposal) ask() {
 
 func (p *Proposal) send(to dynamo.NodeID) {
 	if p.state == preparing {
-		p.emit(SendPrepare{to, Prepare{Cluster: p.current.ClusterID, Version: p.want.Version, Ballot: p.ballot}})
+		m := Prepare{Cluster: p.current.ClusterID, Version: p.want.Version, Ballot: p.ballot}
+		if p.lost != nil {
+			m.Base, m.Lost = p.current.Version, p.lost
+		}
+		p.emit(SendPrepare{to, m})
 		return
 	}
 	p.emit(SendAccept{to, Accept{Ballot: p.ballot, Document: p.value}})
@@ -249,6 +259,10 @@ func (p *Proposal) replied(from dynamo.NodeID, r Reply) {
 		}
 	case Ineligible:
 		p.against(from)
+	case Opposed:
+		if p.state == preparing && p.lost != nil && !p.asked {
+			p.done(fmt.Errorf("%w: %s says that %s", ErrOpposed, from, r.Why))
+		}
 	case Newer:
 		p.newer(r.Document)
 	case Behind:
@@ -265,12 +279,16 @@ func (p *Proposal) replied(from dynamo.NodeID, r Reply) {
 // majority that may have chosen something before, so the latest vote among them is
 // what has to be proposed, if there is one.
 func (p *Proposal) promised(from dynamo.NodeID, v *Vote) {
-	p.yes[from] = true
+	p.yes[from], p.votes[from] = true, v
 	if v != nil && (p.best == nil || v.Ballot.Compare(p.best.Ballot) > 0) {
 		p.best = v
 	}
 	// What may have been chosen is finished by whoever is there.
-	if len(p.yes) < Majority(len(p.voters)) || p.best == nil && among(p.yes, p.staying) < p.stay {
+	if len(p.yes) < p.need || p.best == nil && among(p.yes, p.staying) < p.stay {
+		return
+	}
+	if p.lost != nil {
+		p.force()
 		return
 	}
 	p.state, p.value = accepting, p.want
@@ -281,11 +299,29 @@ func (p *Proposal) promised(from dynamo.NodeID, v *Vote) {
 	p.ask()
 }
 
+// force goes on when all who are left have promised.
+func (p *Proposal) force() {
+	chosen, err := p.forcedVote()
+	switch {
+	case err != nil:
+		p.done(err)
+	case chosen != nil:
+		p.value = *chosen
+		p.chosen()
+	default:
+		p.state, p.value, p.asked = accepting, p.want, true
+		p.ask()
+	}
+}
+
 func (p *Proposal) accepted(from dynamo.NodeID) {
 	p.yes[from] = true
-	if len(p.yes) < Majority(len(p.voters)) {
-		return
+	if len(p.yes) >= p.need {
+		p.chosen()
 	}
+}
+
+func (p *Proposal) chosen() {
 	p.emit(ChosenNow{p.value})
 	if p.value.Equal(p.want) {
 		p.done(nil)
@@ -297,7 +333,7 @@ func (p *Proposal) accepted(from dynamo.NodeID) {
 // newer ends the proposal: the version exists. It may be the one that was wanted,
 // finished by somebody else.
 func (p *Proposal) newer(d Document) {
-	if d.ClusterID != p.current.ClusterID || d.Version < p.want.Version {
+	if d.ClusterID != p.current.ClusterID || d.Version < p.want.Version && (p.lost == nil || d.Version <= p.current.Version) {
 		return
 	}
 	p.emit(ChosenNow{d})
@@ -319,7 +355,7 @@ func (p *Proposal) against(node dynamo.NodeID) {
 	}
 	p.no[node] = true
 	lasts := p.state == accepting || p.best != nil || len(p.staying)-among(p.no, p.staying) >= p.stay
-	if len(p.voters)-len(p.no) >= Majority(len(p.voters)) && lasts {
+	if len(p.voters)-len(p.no) >= p.need && lasts {
 		return
 	}
 	p.state = pausing
@@ -332,7 +368,11 @@ func (p *Proposal) fail() {
 		p.done(fmt.Errorf("%w: %s", ErrUndecided, p.missing()))
 		return
 	}
-	p.done(fmt.Errorf("%w: %s", ErrNoMajority, p.missing()))
+	why := ErrNoMajority
+	if p.lost != nil {
+		why = ErrNotAll
+	}
+	p.done(fmt.Errorf("%w: %s", why, p.missing()))
 }
 
 // among is how many of nodes are in a set.
@@ -355,8 +395,8 @@ func (p *Proposal) missing() string {
 		}
 	}
 	why := fmt.Sprintf("%d of %d members took part, %d are needed; without %s",
-		len(p.yes), len(p.voters), Majority(len(p.voters)), strings.Join(out, ", "))
-	if len(p.yes) >= Majority(len(p.voters)) {
+		len(p.yes), len(p.voters), p.need, strings.Join(out, ", "))
+	if len(p.yes) >= p.need && p.state == preparing {
 		why += fmt.Sprintf("; %d of the %d that stay are needed, or the cluster could never be changed again", p.stay, len(p.staying))
 	}
 	return why

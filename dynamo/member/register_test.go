@@ -29,6 +29,7 @@ type world struct {
 	marks   int
 	stores  int
 	wins    int
+	forced  int
 	broken  string
 }
 
@@ -37,7 +38,6 @@ type registerNode struct {
 	life     uint64
 	round    uint64
 	proposal *Proposal
-	want     Document
 }
 
 // letter is a message on its way; life is that of the receiver's proposal that an
@@ -98,13 +98,13 @@ func (w *world) change(d Document) Document {
 			return Ballot{Node: m.ID}.Compare(Ballot{Node: id})
 		})
 		switch {
-		case w.r.IntN(8) > 0:
+		case w.r.IntN(8) > 0, there && next.inRings(id):
 		case !there:
 			next.Members = slices.Insert(next.Members, at, Member{ID: id, Capacity: 1, Status: Joining, Store: w.nodes[id].voter.Store, Start: 1})
-		case next.Members[at].Status == Joining:
+		case next.Members[at].Status == Joining && len(next.Voters()) > 1:
 			next.Members[at].Status = Gone
 		case next.Members[at].Status == Gone:
-			next.Members[at].Status, next.Members[at].Store = Joining, w.nodes[id].voter.Store
+			next.Members[at] = Member{ID: id, Capacity: 1, Status: Joining, Store: w.nodes[id].voter.Store, Start: 1}
 		}
 	}
 	return next
@@ -125,7 +125,32 @@ func (w *world) propose(id dynamo.NodeID) {
 		w.fail("%s cannot propose: %v", id, err)
 		return
 	}
-	n.proposal, n.want = p, want
+	n.proposal = p
+	w.perform(id, p.Start())
+}
+
+// force gives up so many members that no majority is left, rightly or not: they live
+// on and talk.
+func (w *world) force(id dynamo.NodeID) {
+	n := w.nodes[id]
+	voters := n.voter.Document.Voters()
+	if n.proposal != nil || !slices.Contains(voters, id) || len(voters) < 2 {
+		return
+	}
+	w.r.Shuffle(len(voters), func(i, j int) { voters[i], voters[j] = voters[j], voters[i] })
+	lost := slices.DeleteFunc(voters[:len(voters)-w.r.IntN(Majority(len(voters))-1)], func(x dynamo.NodeID) bool { return x == id })
+	p, err := ProposeForced(id, n.life, n.round, n.voter.Document, lost)
+	if errors.Is(err, ErrMajority) || errors.Is(err, ErrLastMember) { // the others only leave
+		return
+	}
+	if err != nil {
+		w.fail("%s cannot force: %v", id, err)
+		return
+	}
+	if w.bug == "not all" {
+		p.need = Majority(len(p.voters))
+	}
+	n.proposal = p
 	w.perform(id, p.Start())
 }
 
@@ -151,7 +176,7 @@ func (w *world) perform(id dynamo.NodeID, effects []ProposalEffect) {
 		case ChosenNow:
 			w.choose(id, e.Document)
 		case Done:
-			w.done(n, e.Err)
+			w.done(n, n.proposal.want, e.Err)
 		}
 	}
 }
@@ -165,34 +190,69 @@ func (w *world) choose(by dynamo.NodeID, d Document) {
 		w.fail("version %d is %s, which was refused", d.Version, d.Members[0].Address)
 	}
 	w.chosen[d.Version] = d
-	w.learn(by, d)
+	if d.forcedAt() != 0 {
+		w.forced++
+	}
+	if !w.learn(by, by, d) {
+		return
+	}
 	for _, id := range w.names {
 		w.send(by, id, d)
 	}
 }
 
-func (w *world) learn(id dynamo.NodeID, d Document) {
-	before := w.nodes[id].voter.Document.Version
-	changed, err := w.nodes[id].voter.Learn(d)
-	if now := w.nodes[id].voter.Document.Version; err != nil || now < before || changed != (now > before) {
-		w.fail("%s learns version %d at %d: %v, %v", id, d.Version, before, changed, err)
+// learn has a node hear a document; false: it cannot take it, because a forced one may
+// have been decided.
+func (w *world) learn(by, id dynamo.NodeID, d Document) bool {
+	v := &w.nodes[id].voter
+	if w.bug == "forced vote not kept" && v.forced() {
+		v.Vote = nil
 	}
+	before := v.Document
+	changed, err := v.Hear(by, d)
+	if errors.Is(err, ErrForced) {
+		return false
+	}
+	if now := v.Document.Version; err != nil || now < before.Version || changed != (now > before.Version) {
+		w.fail("%s learns version %d at %d: %v, %v", id, d.Version, before.Version, changed, err)
+	}
+	if changed && !w.follows(id, d, before.Version) {
+		w.fail("%s goes from version %d to %d, forced %v: not its successor", id, before.Version, d.Version, d.Forced)
+	}
+	return true
 }
 
-func (w *world) done(n *registerNode, err error) {
+// follows reports whether a node that goes from a version to a document goes on: no
+// forced version in between left out what it went by, but those that gave it up.
+func (w *world) follows(id dynamo.NodeID, d Document, before uint64) bool {
+	at := d.Version
+	for _, f := range slices.Backward(d.Forced) {
+		if before >= f.Version {
+			break
+		}
+		if forced := w.chosen[f.Version]; !slices.Contains(forced.Voters(), id) {
+			return true
+		}
+		at = f.At
+	}
+	return before <= at && before>>countBits == at>>countBits
+}
+
+func (w *world) done(n *registerNode, want Document, err error) {
 	n.proposal = nil
-	won, known := w.chosen[n.want.Version]
+	won, known := w.chosen[want.Version]
 	switch {
 	case err == nil:
 		w.wins++
-		if !known || !won.Equal(n.want) {
-			w.fail("%s was told that it won with %s", n.voter.Self, n.want.Members[0].Address)
+		if !known || !won.Equal(want) {
+			w.fail("%s was told that it won with %s", n.voter.Self, want.Members[0].Address)
 		}
 	case errors.Is(err, ErrUndecided):
+	case want.forcedAt() != 0: // somebody else may force the same
 	default:
-		w.refused = append(w.refused, n.want)
-		if known && won.Equal(n.want) {
-			w.fail("%s was told that %s lost: %v", n.voter.Self, n.want.Members[0].Address, err)
+		w.refused = append(w.refused, want)
+		if known && won.Equal(want) {
+			w.fail("%s was told that %s lost: %v", n.voter.Self, want.Members[0].Address, err)
 		}
 	}
 }
@@ -204,9 +264,12 @@ func (w *world) deliver(l letter) {
 	var err error
 	switch m := l.body.(type) {
 	case Document:
-		w.learn(l.to, m)
+		w.learn(l.from, l.to, m)
 		return
 	case Prepare:
+		if w.bug == "votes beside a forced vote" && v.forced() && m.Base == 0 {
+			v.Vote = nil
+		}
 		if w.bug == "vote not kept" && v.Vote != nil && w.r.IntN(2) == 0 {
 			v.Vote = nil
 		}
@@ -248,6 +311,8 @@ func (w *world) storm(steps int) {
 	for range steps {
 		id := w.names[w.r.IntN(len(w.names))]
 		switch x := w.r.IntN(100); {
+		case x < 1 && w.r.IntN(3) == 0, x < 4 && w.bug != "" && w.r.IntN(2) == 0:
+			w.force(id)
 		case x < 6:
 			w.propose(id)
 		case x < 10:
@@ -309,7 +374,10 @@ func (w *world) calm() {
 		w.step(id, Over{})
 	}
 	for _, id := range w.names {
-		w.learn(id, w.newest())
+		if w.nodes[id].voter.forced() {
+			return // only who knows that the others are lost can go on
+		}
+		w.learn(id, id, w.newest())
 	}
 	before := w.wins
 	for try := 0; try < 20 && w.wins == before; try++ {
@@ -335,7 +403,7 @@ func (w *world) calm() {
 // stores and changes of the members, each version is decided once, a proposal is
 // told the truth, and in peace a change gets through.
 func TestRegister(t *testing.T) {
-	versions, wins := 0, 0
+	versions, wins, forced := 0, 0, 0
 	for seed := range *worlds {
 		w := newWorld(seed, "")
 		w.storm(600)
@@ -345,17 +413,21 @@ func TestRegister(t *testing.T) {
 		if w.broken != "" {
 			t.Fatalf("seed %d: %s", seed, w.broken)
 		}
-		versions, wins = versions+len(w.chosen)-1, wins+w.wins
+		versions, wins, forced = versions+len(w.chosen)-1, wins+w.wins, forced+w.forced
 	}
 	if n := int(*worlds); versions < 5*n/3 || wins < 5*n/3 {
 		t.Errorf("%d versions and %d wins only: nothing was tested", versions, wins)
+	}
+	if forced < int(*worlds)/8 {
+		t.Errorf("%d forced versions only: nothing was tested", forced)
 	}
 }
 
 // TestRegisterFindsBugs: the checks can fail.
 func TestRegisterFindsBugs(t *testing.T) {
-	for _, bug := range []string{"vote not kept", "promise not kept", "same store"} {
+	for _, bug := range []string{"vote not kept", "promise not kept", "same store", "not all", "forced vote not kept", "votes beside a forced vote"} {
 		t.Run(bug, func(t *testing.T) {
+			t.Parallel()
 			for seed := range uint64(20_000) {
 				w := newWorld(seed, bug)
 				if w.storm(600); w.broken != "" {

@@ -33,6 +33,7 @@ func (d Document) Validate() error {
 	d.checkMovement(add)
 	d.checkStaged(add)
 	d.checkBuckets(add)
+	d.checkForced(add)
 	return errors.Join(problems...)
 }
 
@@ -71,6 +72,9 @@ func (d Document) checkMembers(add addFunc) {
 		}
 		if len(m.Zone) > dynamo.MaxNodeName || len(m.Address) > MaxAddress {
 			add(ErrMember, "%q has a zone or an address that is too long", m.ID)
+		}
+		if m.Lost && !m.Removed {
+			add(ErrMember, "%q is lost and not removed", m.ID)
 		}
 		if m.Store.IsZero() {
 			add(ErrMember, "%q has no store id", m.ID)
@@ -159,6 +163,25 @@ func (d Document) checkBuckets(add addFunc) {
 		}
 		if err := b.Validate(); err != nil {
 			add(ErrBucket, "%w", err)
+		}
+	}
+}
+
+func (d Document) checkForced(add addFunc) {
+	if len(d.Forced) > MaxForced {
+		add(ErrForcedRecord, "%d forced versions, at most %d", len(d.Forced), MaxForced)
+	}
+	for i, f := range d.Forced {
+		if f.At >= f.Version || f.Version > d.Version || i > 0 && d.Forced[i-1].Version > f.At {
+			add(ErrForcedRecord, "forced at version %d to %d, now it is %d", f.At, f.Version, d.Version)
+		}
+		if len(f.Lost) == 0 || len(f.Lost) > MaxMembers {
+			add(ErrForcedRecord, "version %d names %d members", f.Version, len(f.Lost))
+		}
+		for _, n := range f.Lost {
+			if err := n.Validate(); err != nil {
+				add(ErrForcedRecord, "%w", err)
+			}
 		}
 	}
 }
