@@ -5,6 +5,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/dynactor/dynactor/bootstrap/clustertest"
 )
 
 // TestClusterCommands: an operator looks, stages, plans, commits and clears.
@@ -72,6 +75,14 @@ func TestClusterRefusesNonsense(t *testing.T) {
 		{"cluster commit --version 77", exitFailed, "look at the plan again"},
 		{"cluster clear", exitFailed, "nothing is staged"},
 		{"cluster join", exitFailed, "is in the cluster"},
+		{"cluster remove n2 --yes", exitUsage, "--yes goes with --force"},
+		{"cluster remove --force --yes", exitUsage, "expected"},
+		{"cluster remove n2 n3 --force", exitFailed, "not confirmed; nothing was changed"},
+		{"cluster remove n2 --force --yes", exitFailed, "are a majority: 2 of 3; remove without --force"},
+		{"cluster remove n2 n3 --force --yes", exitFailed, "answers n1"},
+		{"cluster remove n1 n2 --force --yes", exitFailed, "ask a member that is left"},
+		{"cluster remove n2 n9 --force --yes", exitFailed, "no such member: n9"},
+		{"cluster remove n1 n2 n3 --force --yes", exitFailed, "ask a member that is left"},
 		{"bucket set nosuch --w 1", exitFailed, "no such bucket"},
 		{"bucket create b --n 9", exitUsage, "n"},
 		{"bucket create b --durability some", exitUsage, "some"},
@@ -87,6 +98,47 @@ func TestClusterRefusesNonsense(t *testing.T) {
 	if after := must(t, "", append([]string{"cluster", "members", "--json"}, at...)...); after != before {
 		t.Errorf("before %s\nafter %s", before, after)
 	}
+}
+
+// TestRemoveByForce: it warns, asks, and is shown from then on.
+func TestRemoveByForce(t *testing.T) {
+	c := clustertest.Start(t, clustertest.Options{})
+	at := []string{"--cluster=" + c.Name, "--node=" + c.Addresses[0]}
+	for _, n := range c.Nodes[1:] {
+		if err := n.Stop(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	remove := append([]string{"cluster", "remove", "n2", "n3", "--force"}, at...)
+	for _, answer := range []string{"", "no\n", "yess\n"} {
+		if r := node(t, answer, remove...); r.code != exitFailed || !strings.Contains(r.err, "WARNING: n2, n3 will be removed by force") ||
+			!strings.Contains(r.err, "not confirmed") {
+			t.Errorf("answered %q: %d, %s", answer, r.code, r.err)
+		}
+	}
+	var r result
+	for until := time.Now().Add(clustertest.Patience); ; { // n1 may not have noticed yet that they are gone
+		r = node(t, "yes\n", remove...)
+		if r.code == exitOK || time.Now().After(until) {
+			break
+		}
+	}
+	if r.code != exitOK || !strings.Contains(r.out, "FORCED: version ") || !strings.Contains(r.out, "was made from version 1 without n2 n3.") {
+		t.Fatalf("%d, %s%s", r.code, r.out, r.err)
+	}
+	if out := must(t, "", append([]string{"cluster", "status"}, at...)...); !strings.Contains(out, "without n2 n3.") {
+		t.Errorf("status:\n%s", out)
+	}
+	var status struct {
+		Forced []forcedJSON `json:"forced"`
+	}
+	if err := json.Unmarshal([]byte(must(t, "", append([]string{"cluster", "status", "--json"}, at...)...)), &status); err != nil {
+		t.Fatal(err)
+	}
+	if len(status.Forced) != 1 || status.Forced[0].At != 1 || len(status.Forced[0].Lost) != 2 {
+		t.Errorf("%+v", status)
+	}
+	must(t, "", append([]string{"bucket", "create", "after"}, at...)...)
 }
 
 // TestBucketCommands: a bucket is created, changed and listed; n and conflicts stay.
