@@ -271,7 +271,7 @@ func (m *membershipActor) carryOut(ctx actor.Context, p *member.Proposal, effect
 		case member.Pause:
 			m.armProposal(ballotPause/2 + rand.N(time.Duration(e.Attempt)*ballotPause))
 		case member.ChosenNow:
-			if unused = m.learn(m.s.Self, e.Document); unused == nil {
+			if unused = m.learn(e.By, e.Document); unused == nil {
 				m.spread(ctx, e.Document)
 			}
 		case member.Done:

@@ -68,8 +68,12 @@ type (
 	// Pause asks for Again after a random while, longer with each attempt, so that
 	// of two proposals one gets through.
 	Pause struct{ Attempt int }
-	// ChosenNow: the document is in force, and is to be learned by all.
-	ChosenNow struct{ Document Document }
+	// ChosenNow: the document is in force, and is to be learned by all. By is the node
+	// that said so, or this one.
+	ChosenNow struct {
+		By       dynamo.NodeID
+		Document Document
+	}
 	// Done ends the proposal: with nil when the change that was asked for is
 	// in force, else with one of the errors above.
 	Done struct{ Err error }
@@ -264,7 +268,7 @@ func (p *Proposal) replied(from dynamo.NodeID, r Reply) {
 			p.done(fmt.Errorf("%w: %s says that %s", ErrOpposed, from, r.Why))
 		}
 	case Newer:
-		p.newer(r.Document)
+		p.newer(from, r.Document)
 	case Behind:
 		// Once: one that cannot use the document stays behind.
 		if (p.state == preparing || p.state == accepting) && r.Version < p.current.Version && !p.taught[from] {
@@ -322,7 +326,7 @@ func (p *Proposal) accepted(from dynamo.NodeID) {
 }
 
 func (p *Proposal) chosen() {
-	p.emit(ChosenNow{p.value})
+	p.emit(ChosenNow{p.self, p.value})
 	if p.value.Equal(p.want) {
 		p.done(nil)
 		return
@@ -332,11 +336,11 @@ func (p *Proposal) chosen() {
 
 // newer ends the proposal: the version exists. It may be the one that was wanted,
 // finished by somebody else.
-func (p *Proposal) newer(d Document) {
+func (p *Proposal) newer(by dynamo.NodeID, d Document) {
 	if d.ClusterID != p.current.ClusterID || d.Version < p.want.Version && (p.lost == nil || d.Version <= p.current.Version) {
 		return
 	}
-	p.emit(ChosenNow{d})
+	p.emit(ChosenNow{by, d})
 	switch {
 	case d.Equal(p.want):
 		p.done(nil)

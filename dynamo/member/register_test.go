@@ -139,6 +139,11 @@ func (w *world) force(id dynamo.NodeID) {
 	}
 	w.r.Shuffle(len(voters), func(i, j int) { voters[i], voters[j] = voters[j], voters[i] })
 	lost := slices.DeleteFunc(voters[:len(voters)-w.r.IntN(Majority(len(voters))-1)], func(x dynamo.NodeID) bool { return x == id })
+	w.proposeForced(id, lost)
+}
+
+func (w *world) proposeForced(id dynamo.NodeID, lost []dynamo.NodeID) {
+	n := w.nodes[id]
 	p, err := ProposeForced(id, n.life, n.round, n.voter.Document, lost)
 	if errors.Is(err, ErrMajority) || errors.Is(err, ErrLastMember) { // the others only leave
 		return
@@ -174,7 +179,7 @@ func (w *world) perform(id dynamo.NodeID, effects []ProposalEffect) {
 		case Teach:
 			w.send(id, e.To, e.Document)
 		case ChosenNow:
-			w.choose(id, e.Document)
+			w.choose(id, e.By, e.Document)
 		case Done:
 			w.done(n, n.proposal.want, e.Err)
 		}
@@ -182,7 +187,7 @@ func (w *world) perform(id dynamo.NodeID, effects []ProposalEffect) {
 }
 
 // choose checks that a version is decided once.
-func (w *world) choose(by dynamo.NodeID, d Document) {
+func (w *world) choose(at, by dynamo.NodeID, d Document) {
 	if before, ok := w.chosen[d.Version]; ok && !before.Equal(d) {
 		w.fail("version %d is %s, and for %s it is %s", d.Version, before.Members[0].Address, by, d.Members[0].Address)
 	}
@@ -193,11 +198,11 @@ func (w *world) choose(by dynamo.NodeID, d Document) {
 	if d.forcedAt() != 0 {
 		w.forced++
 	}
-	if !w.learn(by, by, d) {
+	if !w.learn(by, at, d) {
 		return
 	}
 	for _, id := range w.names {
-		w.send(by, id, d)
+		w.send(at, id, d)
 	}
 }
 
@@ -367,6 +372,36 @@ func (w *world) decidable() bool {
 	return eligible >= Majority(len(d.Voters()))
 }
 
+// finish repeats what was forced and is undecided for a node: all but those without whom
+// that cannot be are lost now, and who has lost its store.
+func (w *world) finish(id dynamo.NodeID) {
+	v := &w.nodes[id].voter
+	for try := 0; try < 20 && v.forced(); try++ {
+		left := slices.DeleteFunc(v.Vote.Document.Voters(), func(x dynamo.NodeID) bool {
+			m, _ := v.Document.Member(x)
+			return m.Store != w.nodes[x].voter.Store
+		})
+		if !slices.Contains(left, id) {
+			return // it has lost its own
+		}
+		w.proposeForced(id, slices.DeleteFunc(v.Document.Voters(), func(x dynamo.NodeID) bool { return slices.Contains(left, x) }))
+		for rounds := 0; rounds < 5 && w.nodes[id].proposal != nil; rounds++ {
+			for len(w.mail) > 0 {
+				l := w.mail[0]
+				w.mail = w.mail[1:]
+				if slices.Contains(left, l.to) {
+					w.deliver(l)
+				}
+			}
+			w.step(id, Again{})
+		}
+		w.step(id, Over{})
+	}
+	if v.forced() {
+		w.fail("%s cannot finish what was forced at version %d", id, v.Document.Version)
+	}
+}
+
 // calm lets a node change the document with nothing in its way.
 func (w *world) calm() {
 	w.mail = nil
@@ -374,9 +409,9 @@ func (w *world) calm() {
 		w.step(id, Over{})
 	}
 	for _, id := range w.names {
-		if w.nodes[id].voter.forced() {
-			return // only who knows that the others are lost can go on
-		}
+		w.finish(id)
+	}
+	for _, id := range w.names {
 		w.learn(id, id, w.newest())
 	}
 	before := w.wins
