@@ -400,7 +400,7 @@ func (p *Proposal) missing() string {
 	}
 	why := fmt.Sprintf("%d of %d members took part, %d are needed; without %s",
 		len(p.yes), len(p.voters), p.need, strings.Join(out, ", "))
-	if len(p.yes) >= p.need && p.state == preparing {
+	if len(p.yes) >= p.need && p.state != accepting {
 		why += fmt.Sprintf("; %d of the %d that stay are needed, or the cluster could never be changed again", p.stay, len(p.staying))
 	}
 	return why
