@@ -173,7 +173,7 @@ func (n *nemesis) rolling() {
 	n.counts["rolling restart"]++
 	n.say("rolling restart")
 	for _, p := range n.nodes.all {
-		if p.lives() && p.name != n.change.node {
+		if p.lives() && p.name != n.change.node && (p.name != n.change.joins || n.change.committed) { // before, it is never ready
 			n.stop(p)
 			p.start(n.t)
 			p.waitReady(n.t)
