@@ -29,7 +29,7 @@ func main() {
 	seed := flag.Uint64("seed", 0, "run this seed only")
 	trace := flag.Bool("trace", false, "print the whole trace of -seed")
 	flag.Parse()
-	debug.SetGCPercent(400) // seeds are short and make much garbage
+	debug.SetGCPercent(1600) // seeds are short and make much garbage
 	if flag.NArg() > 0 || *seeds < 1 {
 		flag.Usage()
 		os.Exit(2)
