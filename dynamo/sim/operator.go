@@ -212,7 +212,7 @@ func (c *cluster) retired(d member.Document, n *node) bool {
 // and each acknowledged write is on the disk of another.
 func (c *cluster) mayLose(n *node) bool {
 	x, known := c.doc.Member(n.id)
-	if c.move.hole != "" || c.plan.properties.Quorum.W < 2 || !known || x.Status == member.Gone || x.Removed || x.Store != n.store || n.off || !c.outlived() {
+	if c.move.hole != "" || c.plan.properties.Quorum.W < 2 || !known || x.Status == member.Gone || x.Removed || x.Store != n.store || n.off || !c.outlived(n) {
 		return false
 	}
 	for i := range c.keys {
@@ -227,14 +227,26 @@ func (c *cluster) mayLose(n *node) bool {
 	return true
 }
 
-// outlived reports whether a majority of the members is left when one loses its votes,
-// in the version in force and in any that may come after it.
-func (c *cluster) outlived() bool {
+// outlived reports whether a majority is left when a member loses its votes: of the
+// version in force, of those that nodes still go by, who may have to decide on the next
+// one without it, and of any that may come after.
+func (c *cluster) outlived(n *node) bool {
 	enough := func(d member.Document) bool {
-		return d.Version < c.doc.Version || len(d.Voters())-1 >= member.Majority(len(d.Voters()))
+		left := 0
+		for _, id := range d.Voters() {
+			if x, _ := d.Member(id); id != n.id && !c.move.dead[id] && x.Store == c.node(id).store {
+				left++
+			}
+		}
+		return left >= member.Majority(len(d.Voters()))
 	}
-	for _, n := range c.nodes {
-		if m := n.members; m != nil && (!enough(m.asked) || m.voter != nil && m.voter.Vote != nil && !enough(m.voter.Vote.Document)) {
+	for _, o := range c.nodes {
+		m := o.members
+		switch {
+		case o.off || m == nil:
+		case m.asked.Version > c.doc.Version && !enough(m.asked), m.voter != nil && !enough(m.voter.Document):
+			return false
+		case m.voter != nil && m.voter.Vote != nil && m.voter.Vote.Document.Version > c.doc.Version && !enough(m.voter.Vote.Document):
 			return false
 		}
 	}
