@@ -33,8 +33,11 @@ type (
 	workerGone   struct{}
 )
 
-// admit is the tick of admission.
-type admit struct{}
+// admit is the tick of admission, creditDue says that there is credit again.
+type (
+	admit     struct{}
+	creditDue struct{}
+)
 
 // RuntimeControl lets it overtake.
 func (*admit) RuntimeControl() {}
@@ -49,6 +52,7 @@ type admissionActor struct {
 	shed  uint64
 	share float64
 	timer *rt.Timer
+	due   *rt.Timer
 }
 
 func newAdmission(s *Services) *actor.Props {
@@ -74,8 +78,11 @@ func (a *admissionActor) Receive(ctx actor.Context) {
 		a.step(admission.Done{Worker: admission.Worker(ctx.Sender().GetId()), Took: m.took})
 	case *workerGone:
 		a.step(admission.Gone{Worker: admission.Worker(ctx.Sender().GetId())})
+	case *creditDue:
+		a.step(admission.Gone{})
 	case *actor.Stopping:
 		a.timer.Stop()
+		a.due.Stop()
 	}
 }
 
@@ -87,8 +94,12 @@ func (a *admissionActor) tick() {
 // step hands out what the controller grants. The clock is the wall's, so that all
 // nodes rest at the same time.
 func (a *admissionActor) step(e admission.Event) {
-	for _, g := range a.controller.Step(time.Duration(a.s.Now()), e) {
+	for _, g := range a.controller.Step(time.Duration(time.Now().UnixNano()), e) {
 		a.s.System.Root.Send(actor.NewPID(a.self.GetAddress(), string(g.Worker)), &sliceGranted{})
+	}
+	a.due.Stop()
+	if after, ok := a.controller.Wake(); ok {
+		a.due = a.s.Wheel.Send(a.self, &creditDue{}, after)
 	}
 	if s := a.controller.Status(); s.Share != a.share && len(s.Working)+len(s.Waiting) > 0 {
 		a.share = s.Share

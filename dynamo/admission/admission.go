@@ -41,7 +41,7 @@ type Config struct {
 
 // Default is what a node uses.
 func Default() Config {
-	return Config{Floor: 0.02, Start: 0.1, Limit: 1.25, Cycle: 5 * time.Second, Rest: time.Second, Enough: 100, Parallel: 2, Longest: 30 * time.Second}
+	return Config{Floor: 0.05, Start: 0.1, Limit: 1.25, Cycle: 5 * time.Second, Rest: time.Second, Enough: 100, Parallel: 2, Longest: 30 * time.Second}
 }
 
 const (
@@ -50,8 +50,9 @@ const (
 	fall, rise, little = 0.6, 1.25, 0.02
 	// memory is how much of what was counted is kept for the next cycle.
 	memory = 0.5
-	// burst is the time that unused slices are saved up for.
-	burst = 100 * time.Millisecond
+	// burst is what unused slices are saved up to: little, for a few requests that meet
+	// many slices at once are what the 99th percentile shows.
+	burst = 20 * time.Millisecond
 	// fading is how much of the recent requests is kept at a tick; with fewer than few
 	// of them nobody is harmed.
 	fading, few = 0.8, 20
@@ -135,7 +136,11 @@ func New(c Config) *Controller {
 func (c *Controller) Step(now time.Duration, e Event) []Grant {
 	passed := min(max(0, now-c.now), c.config.Cycle)
 	c.now = now
-	c.credit = min(burst, c.credit+time.Duration(float64(passed)*c.allowed()*float64(c.config.Parallel)))
+	most := burst // and what slices under way will cost
+	for _, since := range c.working {
+		most += max(0, now-since)
+	}
+	c.credit = min(most, c.credit+time.Duration(float64(passed)*c.allowed()*float64(c.config.Parallel)))
 	switch e := e.(type) {
 	case Want:
 		if _, has := c.working[e.Worker]; !has && !slices.Contains(c.waiting, e.Worker) {
@@ -167,6 +172,18 @@ func (c *Controller) grant() []Grant {
 		out = append(out, Grant{w})
 	}
 	return out
+}
+
+// Wake is after how long a slice may be handed out to one who waits; false if that
+// depends on something else.
+func (c *Controller) Wake() (after time.Duration, ok bool) {
+	switch {
+	case len(c.waiting) == 0 || len(c.working) >= c.config.Parallel:
+		return 0, false
+	case c.resting():
+		return c.config.Rest - c.now%c.config.Cycle, true
+	}
+	return time.Duration(float64(-c.credit)/(c.allowed()*float64(c.config.Parallel))) + 10*time.Microsecond, true
 }
 
 // resting reports whether this is the part of the cycle without slices.

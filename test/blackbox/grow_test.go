@@ -109,7 +109,7 @@ func (tr *trial) settledWith(count int) member.Document {
 // waitLong is eventually for what may take nearly as long as the test.
 func (tr *trial) waitLong(what string, holds func() bool) {
 	tr.t.Helper()
-	limit := time.Now().Add(10 * patience)
+	limit := time.Now().Add(40 * patience)
 	if end, ok := tr.t.Deadline(); ok && end.Add(-20*time.Second).Before(limit) {
 		limit = end.Add(-20 * time.Second)
 	}
@@ -146,10 +146,11 @@ type phase struct {
 }
 
 // latency compares the latency of the phases in which data move, which are every
-// other one, with that of the first.
+// other one, with that of as many nodes at rest, which is the one between: where all
+// nodes share a machine, five are slower than three also when nothing moves.
 func (tr *trial) latency(ops []journal.Op, phases []phase, judged bool) {
 	tr.t.Helper()
-	var before time.Duration
+	rest, _ := percentile(ops, phases[2].from, phases[2].to, 0.999)
 	for i, p := range phases {
 		at := func(share float64) (d time.Duration) {
 			d, _ = percentile(ops, p.from, p.to, share)
@@ -158,11 +159,8 @@ func (tr *trial) latency(ops []journal.Op, phases []phase, judged bool) {
 		_, n := percentile(ops, p.from, p.to, 0)
 		last := at(0.999)
 		tr.t.Logf("%-8s %7d operations, p50 %v, p99 %v, p99.9 %v", p.name, n, at(0.5), at(0.99), last)
-		if i == 0 {
-			before = last
-		}
-		if judged && i%2 == 1 && last >= 2*before {
-			tr.t.Errorf("%s: p99.9 is %v while data move, before it was %v", p.name, last, before)
+		if judged && i%2 == 1 && last >= 2*rest {
+			tr.t.Errorf("%s: p99.9 is %v while data move, and %v while nothing does", p.name, last, rest)
 		}
 	}
 }
