@@ -13,10 +13,8 @@ import (
 
 const (
 	// admissionTick is how often it is looked at what requests took.
-	admissionTick = 200 * time.Millisecond
-	// askAgain is when a worker asks again for a slice: the actor that heard the first
-	// time may have failed.
-	askAgain = 5 * time.Second
+	admissionTick  = 200 * time.Millisecond
+	wantAgainAfter = 5 * time.Second
 )
 
 // latencies counts what the requests of clients took, from when their coordinator
@@ -33,6 +31,10 @@ type (
 	workerGone   struct{}
 )
 
+// askAgain is for a worker that has heard nothing for a while: the actor that it asked
+// may have failed.
+type askAgain struct{}
+
 // admit is the tick of admission, creditDue says that there is credit again.
 type (
 	admit     struct{}
@@ -47,12 +49,12 @@ type admissionActor struct {
 	s          *Services
 	self       *actor.PID
 	controller *admission.Controller
-	// seen and shed are what was counted at the last tick.
-	seen  [admission.Buckets]uint64
-	shed  uint64
-	share float64
-	timer *rt.Timer
-	due   *rt.Timer
+	// seen, served and shed are what was counted at the last tick.
+	seen         [admission.Buckets]uint64
+	served, shed uint64
+	share        float64
+	timer        *rt.Timer
+	due          *rt.Timer
 }
 
 func newAdmission(s *Services) *actor.Props {
@@ -69,8 +71,7 @@ func (a *admissionActor) Receive(ctx actor.Context) {
 		a.requests()
 		a.tick()
 	case *admit:
-		requests, shed := a.requests()
-		a.step(admission.Tick{Requests: requests, Refused: shed})
+		a.step(a.requests())
 		a.tick()
 	case *sliceWanted:
 		a.step(admission.Want{Worker: admission.Worker(ctx.Sender().GetId())})
@@ -108,14 +109,15 @@ func (a *admissionActor) step(e admission.Event) {
 }
 
 // requests is what was counted since the last call.
-func (a *admissionActor) requests() (out admission.Histogram, shed int) {
-	for i := range out {
+func (a *admissionActor) requests() (t admission.Tick) {
+	for i := range t.Requests {
 		now := a.s.latencies[i].Load()
-		out[i], a.seen[i] = float64(now-a.seen[i]), now
+		t.Requests[i], a.seen[i] = float64(now-a.seen[i]), now
 	}
-	now := a.s.Counters.Shed.Load()
-	shed, a.shed = int(now-a.shed), now
-	return out, shed
+	served, shed := a.s.served.Load(), a.s.Counters.Shed.Load()
+	t.Served, t.Refused = int(served-a.served), int(shed-a.shed)
+	a.served, a.shed = served, shed
+	return t
 }
 
 // turn is a worker's side: it works in slices.
@@ -124,12 +126,11 @@ type turn struct {
 	began time.Time // of the slice that it has; zero: none
 }
 
-// next ends the slice that a worker has, if any, and asks for another one.
-func (t *turn) next(s *Services, self *actor.PID) {
-	to := on(s.Self, nameAdmission)
-	t.over(s, self)
+// next asks for a slice, and again after a while.
+func (t *turn) next(s *Services, self *actor.PID) *rt.Timer {
 	t.asked = true
-	s.answer(to, self, &sliceWanted{})
+	s.answer(on(s.Self, nameAdmission), self, &sliceWanted{})
+	return s.Wheel.Send(self, &askAgain{}, wantAgainAfter)
 }
 
 // over ends the slice that a worker has.

@@ -84,6 +84,10 @@ func (a *fillActor) Receive(ctx actor.Context) {
 		if a.turn.begins(a.s, a.self) {
 			a.send(ctx)
 		}
+	case *askAgain:
+		if a.turn.asked {
+			a.timer = a.turn.next(a.s, a.self)
+		}
 	case *fillDue:
 		a.due(ctx, m)
 	case *actor.DeadLetterResponse:
@@ -124,11 +128,12 @@ func (a *fillActor) run(ctx actor.Context, effects []transfer.Effect) {
 func (a *fillActor) pace() {
 	a.turn.over(a.s, a.self)
 	pause := rest(a.bytes)
-	if a.bytes = 0; pause < time.Millisecond {
-		a.turn.next(a.s, a.self)
-		pause = askAgain
+	if a.bytes = 0; pause >= time.Millisecond {
+		a.arm(&fillPause{a.asking.Batch}, pause)
+		return
 	}
-	a.arm(&fillPause{a.asking.Batch}, pause)
+	a.timer.Stop()
+	a.timer = a.turn.next(a.s, a.self)
 }
 
 func (a *fillActor) send(ctx actor.Context) {

@@ -122,7 +122,7 @@ func (m *membershipActor) round1(ctx actor.Context) {
 func (m *membershipActor) contact(ctx actor.Context, node dynamo.NodeID) {
 	m.contacted[node] = true
 	ctx.Request(on(node, nameMembership), &messages.GossipRequest{
-		Version: m.voter.Document.Version, Digest: m.rows.Digest(), TimeoutMs: uint32(gossipRound.Milliseconds()),
+		Version: m.s.Document().Version, Digest: m.rows.Digest(), TimeoutMs: uint32(gossipRound.Milliseconds()),
 	})
 }
 
@@ -130,7 +130,7 @@ func (m *membershipActor) contact(ctx actor.Context, node dynamo.NodeID) {
 func (m *membershipActor) compare(ctx actor.Context, r *messages.GossipRequest) *messages.GossipReply {
 	m.merge(ctx, r.GetRows())
 	m.news(ctx, r.GetDocument())
-	now := m.voter.Document
+	now := *m.s.Document() // what the disk has: the rest is told to nobody
 	out := &messages.GossipReply{Version: now.Version, Digest: m.rows.Digest()}
 	if r.GetVersion() < now.Version {
 		out.Document = messages.FromDocument(now)
@@ -152,7 +152,7 @@ func (m *membershipActor) answerGossip(ctx actor.Context, r *messages.GossipRepl
 		return
 	}
 	delete(m.contacted, from(ctx))
-	now := m.voter.Document
+	now := *m.s.Document()
 	push := &messages.GossipRequest{Version: now.Version, Digest: m.rows.Digest(), TimeoutMs: uint32(gossipRound.Milliseconds())}
 	if len(r.GetRows()) > 0 && r.GetDigest() != push.Digest {
 		push.Rows = m.allRows()

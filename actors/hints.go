@@ -223,7 +223,7 @@ func (v *vnodeActor) replicateHint(req messages.Replicate, position [16]byte, sy
 		panic(fmt.Sprintf("vnode %d: hint at position %x: %v", v.partition, position, err))
 	}
 	if changed {
-		if f := v.full(len(version.Append(nil, req.Record))); f != nil {
+		if f := v.full(len(version.Append(nil, req.Record))); f != nil && !have.Record.SameCausal(merged.Record) {
 			v.s.answer(sender, v.self, f)
 			return
 		}

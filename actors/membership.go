@@ -234,6 +234,9 @@ func (m *membershipActor) stored(ctx actor.Context, r *stored) {
 		m.belong(member.Voter{Document: *r.doc})
 		m.enforce(ctx, *r.doc)
 	default:
+		if r.doc.Version == m.spreads {
+			m.spread(ctx, *r.doc) // one that goes is still connected
+		}
 		m.enforce(ctx, *r.doc)
 	}
 }

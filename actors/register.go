@@ -37,6 +37,9 @@ type register struct {
 	again   *rt.Timer
 	// waiting are told once a version is in force here.
 	waiting []waiting
+	// spreads is the latest version that a proposal of this node decided on: the node
+	// tells all when the disk has it.
+	spreads uint64
 }
 
 // change is one change of the document that somebody asks for. make computes the
@@ -144,7 +147,17 @@ func (m *membershipActor) vote(ctx actor.Context, r *messages.RegisterRequest) {
 		m.s.answer(asker, m.self, messages.Fail(messages.CodeInvalid, "%v", err))
 		return
 	}
+	if newer, ok := reply.(member.Newer); ok && !m.durable(newer.Document.Version) {
+		return // the asker repeats itself
+	}
 	m.afterVote(reply, func() { m.s.answer(asker, m.self, messages.FromReply(reply)) })
+}
+
+// durable reports whether the disk has a version. One that it may yet forget is told
+// to nobody: who hears of it might go on from it alone.
+func (m *membershipActor) durable(version uint64) bool {
+	doc := m.s.Document()
+	return doc != nil && doc.Version >= version
 }
 
 // afterVote calls then once what a reply promises is durable. A promise that is
@@ -267,13 +280,14 @@ func (m *membershipActor) carryOut(ctx actor.Context, p *member.Proposal, effect
 			}
 			m.question(ctx, e.To, messages.FromAccept(e.Accept))
 		case member.Teach:
-			ctx.Send(on(e.To, nameMembership), &messages.DocumentNews{Document: messages.FromDocument(e.Document)})
+			if m.durable(e.Document.Version) { // else it is asked again
+				ctx.Send(on(e.To, nameMembership), &messages.DocumentNews{Document: messages.FromDocument(e.Document)})
+			}
 		case member.Pause:
 			m.armProposal(ballotPause/2 + rand.N(time.Duration(e.Attempt)*ballotPause))
 		case member.ChosenNow:
-			if unused = m.learn(e.By, e.Document); unused == nil {
-				m.spread(ctx, e.Document)
-			}
+			unused = m.learn(e.By, e.Document)
+			m.spreads = max(m.spreads, e.Document.Version)
 		case member.Done:
 			if unused != nil {
 				e.Err = fmt.Errorf("%w: %w", member.ErrUndecided, unused)

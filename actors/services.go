@@ -39,6 +39,8 @@ type Services struct {
 	filled     filledTable
 	peers      peerTable
 	latencies  latencies
+	// served counts the reads and writes of clients that vnodes here took part in.
+	served     atomic.Uint64
 	quarantine quarantine
 	// round is the highest of ballots that this life of the node has used or heard of.
 	round atomic.Uint64

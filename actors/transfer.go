@@ -79,6 +79,10 @@ func (a *transferActor) Receive(ctx actor.Context) {
 		if a.turn.begins(a.s, a.self) {
 			a.fetch()
 		}
+	case *askAgain:
+		if a.turn.asked {
+			a.timer = a.turn.next(a.s, a.self)
+		}
 	case *messages.HandoffReply:
 		a.step(ctx, transfer.Confirmed{Node: from(ctx), Batch: m.GetBatch()})
 	case *messages.Failure:
@@ -193,11 +197,12 @@ func (a *transferActor) request(number uint64) *messages.HandoffRequest {
 func (a *transferActor) pace() {
 	a.turn.over(a.s, a.self)
 	pause := rest(a.bytes)
-	if a.bytes = 0; pause < time.Millisecond {
-		a.turn.next(a.s, a.self)
-		pause = askAgain
+	if a.bytes = 0; pause >= time.Millisecond {
+		a.arm(&batchPause{}, pause)
+		return
 	}
-	a.arm(&batchPause{}, pause)
+	a.timer.Stop()
+	a.timer = a.turn.next(a.s, a.self)
 }
 
 // fetch reads the next batch on the pool of readers.
@@ -210,6 +215,7 @@ func (a *transferActor) fetch() {
 		root.Send(self, m)
 	})
 	if !submitted {
+		a.turn.over(a.s, a.self)
 		a.arm(&batchPause{}, transferPause)
 	}
 }

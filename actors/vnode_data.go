@@ -158,7 +158,7 @@ func (v *vnodeActor) coordinate(m *coordinate, sender *actor.PID) {
 	case m.hintFor == "":
 		w.set(w.key, result.Stored)
 	default:
-		if f := v.full(len(m.put.Value)); f != nil {
+		if f := v.full(len(m.put.Value)); f != nil && !result.Known {
 			v.s.answer(sender, v.self, f)
 			return
 		}
@@ -185,6 +185,7 @@ func (w *writeBatch) acknowledge(a answer, sync bool) {
 
 // replicate merges a coordinator's record into what is stored.
 func (v *vnodeActor) replicate(m *messages.ReplicateRequest, sender *actor.PID) {
+	v.s.served.Add(1)
 	if !v.writable(sender) {
 		return
 	}
@@ -291,6 +292,7 @@ func (v *vnodeActor) uncommitted(err error) {
 // the pool of readers, so that a slow disk does not hold up writes. The reader
 // sees at least every write that the vnode had applied when it took the request.
 func (v *vnodeActor) read(m *messages.ReadRequest, e rt.Envelope) {
+	v.s.served.Add(1)
 	sender := e.Sender
 	req, err := messages.ToRead(m)
 	var position [16]byte

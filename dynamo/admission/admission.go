@@ -53,6 +53,9 @@ const (
 	// burst is what unused slices are saved up to: little, for a few requests that meet
 	// many slices at once are what the 99th percentile shows.
 	burst = 20 * time.Millisecond
+	// debt is the most that is made up for: a slice waits for other nodes, too, and all
+	// must not starve because one is slow.
+	debt = time.Second
 	// fading is how much of the recent requests is kept at a tick; with fewer than few
 	// of them nobody is harmed.
 	fading, few = 0.8, 20
@@ -74,10 +77,12 @@ type (
 	}
 	// Gone: the worker ended, with a slice or without.
 	Gone struct{ Worker Worker }
-	// Tick has what clients' requests took since the last tick, and how many were
-	// refused because a queue was full. Ticks come several times in a Rest.
+	// Tick has what clients' requests took since the last tick, how many this node
+	// took part in, for whichever coordinator, and how many were refused because a
+	// queue was full. Ticks come several times in a Rest.
 	Tick struct {
 		Requests Histogram
+		Served   int
 		Refused  int
 	}
 )
@@ -104,6 +109,7 @@ type Controller struct {
 	cycle       int64
 	quiet, busy Histogram
 	worked      bool
+	late        bool
 	refused     bool
 	recent      float64
 	used        time.Duration // by slices, in this cycle
@@ -148,17 +154,24 @@ func (c *Controller) Step(now time.Duration, e Event) []Grant {
 		}
 	case Done:
 		if _, has := c.working[e.Worker]; has {
-			delete(c.working, e.Worker)
-			c.credit -= e.Took
-			c.used += e.Took
+			c.spend(e.Worker, e.Took)
 		}
 	case Gone:
-		delete(c.working, e.Worker)
+		if since, has := c.working[e.Worker]; has {
+			c.spend(e.Worker, max(0, now-since))
+		}
 		c.waiting = slices.DeleteFunc(c.waiting, func(w Worker) bool { return w == e.Worker })
 	case Tick:
 		c.tick(e)
 	}
 	return c.grant()
+}
+
+// spend ends a worker's slice, which took so long.
+func (c *Controller) spend(w Worker, took time.Duration) {
+	delete(c.working, w)
+	c.credit = max(c.credit-took, -debt)
+	c.used += took
 }
 
 // grant hands slices to those who have waited longest, as long as there is credit.
@@ -203,12 +216,15 @@ func (c *Controller) allowed() float64 {
 // tick counts requests on the side they belong to and, at the end of a cycle,
 // decides.
 func (c *Controller) tick(t Tick) {
-	c.recent = fading*c.recent + t.Requests.Count()
-	if c.worked {
+	c.recent = fading*c.recent + t.Requests.Count() + float64(t.Served)
+	switch {
+	case c.worked:
 		c.busy.add(&t.Requests)
-	} else {
+	case !c.late: // else they met slices that began before the rest
 		c.quiet.add(&t.Requests)
 	}
+	c.late = len(c.working) > 0
+	c.worked = c.worked || c.late && !c.resting()
 	if t.Refused > 0 && !c.refused {
 		c.refused = true
 		c.set(c.share*fall, fmt.Sprintf("%d requests found a queue full", t.Refused))
@@ -224,7 +240,7 @@ func (c *Controller) tick(t Tick) {
 	if !c.refused {
 		c.decide()
 	}
-	c.cycle, c.refused, c.worked = int64(c.now/c.config.Cycle), false, len(c.working) > 0
+	c.cycle, c.refused, c.worked = int64(c.now/c.config.Cycle), false, false
 	c.last, c.used = c.used, 0
 	c.quiet.fade(memory)
 	c.busy.fade(memory)
@@ -233,7 +249,7 @@ func (c *Controller) tick(t Tick) {
 // decide compares the requests of the two sides.
 func (c *Controller) decide() {
 	switch {
-	case !c.worked:
+	case !c.worked && len(c.waiting) == 0:
 		c.set(min(c.share, c.config.Start), "nothing was done")
 		return
 	case c.busy.Count() < c.config.Enough, c.quiet.Count() < c.config.Enough:

@@ -200,3 +200,62 @@ func TestNeverMoreThanTheShare(t *testing.T) {
 		}
 	}
 }
+
+// TestLongSlices: slices that outlast the rest, as on a slow disk, do not hide how
+// requests are without any.
+func TestLongSlices(t *testing.T) {
+	for _, slice := range []time.Duration{50 * ms, 400 * ms, 1100 * ms} {
+		c, begun := New(Config{}), map[Worker]time.Duration{}
+		for now := 10 * ms; now < 5*time.Minute; now += 10 * ms {
+			step := func(e Event) {
+				for _, g := range c.Step(now, e) {
+					begun[g.Worker] = now
+				}
+			}
+			for _, w := range []Worker{"a", "b"} {
+				if at, has := begun[w]; has && now-at >= slice {
+					delete(begun, w)
+					step(Done{w, now - at})
+				}
+				if _, has := begun[w]; !has {
+					step(Want{w})
+				}
+			}
+			if now%(200*ms) == 100*ms {
+				var t Tick
+				t.Requests[Bucket(4*ms*time.Duration(1+99*min(1, len(begun))))] = 200
+				step(t)
+			}
+		}
+		if s := c.Status(); s.Share > 2*Default().Floor {
+			t.Errorf("slices of %v: requests take a hundred times as long with them, and their share is %+v", slice, s)
+		}
+	}
+}
+
+// TestSlowSliceStarvesNobody: one that waited for another node for long does not cost
+// all others as much.
+func TestSlowSliceStarvesNobody(t *testing.T) {
+	for _, end := range []Event{Done{"a", 25 * time.Second}, Gone{"a"}} {
+		c := New(Config{Start: Default().Floor})
+		c.recent = 1000
+		c.Step(time.Second, Want{"a"})
+		c.Step(26*time.Second, end)
+		if got := c.Step(26*time.Second, Want{"b"}); len(got) > 0 {
+			t.Fatalf("%+v is not made up for", end)
+		}
+		if after, ok := c.Wake(); !ok || after > 15*time.Second {
+			t.Errorf("after %+v the next slice is %v later, %v", end, after, ok)
+		}
+	}
+}
+
+// TestReplicasAreNotAlone: a node that coordinates nothing and serves others harms
+// requests, too.
+func TestReplicasAreNotAlone(t *testing.T) {
+	c := New(Config{})
+	c.Step(time.Second, Tick{Served: 1000})
+	if s := c.Status(); s.Share != Default().Start {
+		t.Errorf("%+v", s)
+	}
+}

@@ -31,8 +31,8 @@ func TestRecentIsBounded(t *testing.T) {
 	if _, ok := r.Known(dynamo.RequestID{}); ok {
 		t.Fatal("the zero id is never known")
 	}
-	if r = r.Remember(Applied{}, 90); len(r.Recent) != 10 || r.Forgotten != 90 {
-		t.Fatalf("of the last ten minutes %d are remembered, forgotten until %d", len(r.Recent), r.Forgotten)
+	if r = r.Remember(Applied{}, 90); len(r.Recent) != 5+RetriedRequests || r.Forgotten != 89 {
+		t.Fatalf("of the last ten minutes, and of those retried, %d are remembered, forgotten until %d", len(r.Recent), r.Forgotten)
 	}
 }
 
@@ -76,7 +76,11 @@ func TestRecentMergesInAnyOrder(t *testing.T) {
 			var r Record
 			for i := range rapid.IntRange(1, 150).Draw(t, name) {
 				if rapid.IntRange(0, 3).Draw(t, "heard of") > 0 {
-					r = r.Remember(carriedOut(i+1, rapid.IntRange(1, marks).Draw(t, "retried") == 1), 0)
+					before := r
+					r = r.Remember(carriedOut(i+1, rapid.IntRange(1, marks).Draw(t, "retried") == 1), dynamo.Timestamp(i-rapid.IntRange(1, 40).Draw(t, "ago")))
+					if !Merge(before, r).Equal(r) {
+						t.Fatalf("a replica that takes a write in has not what its coordinator has:\n%+v\n%+v", before, r)
+					}
 				}
 			}
 			return r

@@ -358,17 +358,19 @@ func Insert(versions []Version, v Version) []Version {
 }
 
 // Remember returns the record with a carried-out request added and with those
-// carried out at or before horizon forgotten. A zero request id adds nothing.
+// carried out at or before horizon forgotten, but for retried ones: raising
+// Forgotten would not have other replicas forget them. A zero request id adds nothing.
 func (r Record) Remember(x Applied, horizon dynamo.Timestamp) Record {
 	all := slices.Clone(r.Recent)
 	if !x.Request.IsZero() {
 		all = append(all, x)
 	}
 	all = slices.DeleteFunc(all, func(x Applied) bool {
-		if x.Time <= horizon {
-			r.Forgotten = max(r.Forgotten, x.Time)
+		if x.Retried || x.Time > horizon {
+			return false
 		}
-		return x.Time <= horizon
+		r.Forgotten = max(r.Forgotten, x.Time)
+		return true
 	})
 	r.Recent, r.Forgotten = trimRecent(all, r.Forgotten)
 	return r

@@ -255,6 +255,21 @@ func TestTwinFromACut(t *testing.T) {
 	}
 }
 
+// TestRetryOutlivesTheHorizon: a coordinator that forgets what is older than ten
+// minutes and a replica that takes its record in remember the same.
+func TestRetryOutlivesTheHorizon(t *testing.T) {
+	a, b := open(1), open(2)
+	here := must(t, a, Stored{}, Put{Value: []byte("x"), Request: dynamo.RequestID{1}, Now: 100 * second, Retry: true, Age: time.Second}).Stored
+	there, _, err := b.Accept(Stored{}, here.Record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	here = must(t, a, here, Put{Value: []byte("y"), Request: dynamo.RequestID{2}, Context: here.Record.Context(), Now: 800 * second}).Stored
+	if there, _, err = b.Accept(there, here.Record); err != nil || !here.Record.Equal(there.Record) {
+		t.Fatalf("%v:\n%+v\n%+v", err, here.Record, there.Record)
+	}
+}
+
 // TestRetriesUnderSkew: a request is carried out by a node, seventeen more push
 // it out of the record's memory, and then its retry comes to a node whose clock
 // is off, later than its age says.
