@@ -169,10 +169,17 @@ func (c *cluster) newStore() member.StoreID {
 	return member.StoreID(binary.BigEndian.AppendUint64([]byte("new disk"), c.move.stores))
 }
 
-// boot starts a machine that is free, with an empty disk; it asks to join.
+// boot starts a machine that is free, with an empty disk; it asks to join. If there is
+// none, one that was staged and cleared is told to ask again.
 func (c *cluster) boot() {
 	for _, n := range c.nodes {
 		x, known := c.doc.Member(n.id)
+		staged := slices.ContainsFunc(c.doc.Staged, func(s member.Change) bool { return s.Kind == member.Join && s.Node == n.id })
+		if m := n.members; n.up && m != nil && m.voter == nil && m.staged && !staged {
+			c.tracef("%s is told to join", n.id)
+			m.staged = false
+			return
+		}
 		if !n.off || known && x.Status != member.Gone {
 			continue
 		}
