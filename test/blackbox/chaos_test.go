@@ -29,7 +29,7 @@ func TestChaos(t *testing.T) {
 		cuts = newRouted(t)
 		net = cuts
 	}
-	ns := newNodes(t, 5, net, "--partitions=16", "--hints-mb=64")
+	ns := newNodesOf(t, wrongClock, 5, net, "--partitions=16", "--hints-mb=64")
 	c := load.Config{Workers: 12, Keys: 100, PerKey: 60, Every: 10 * time.Millisecond, Seed: seed, Prefix: "c"}
 	if lasts > time.Minute {
 		c.Every = 30 * time.Millisecond

@@ -14,6 +14,10 @@ import (
 	"github.com/dynactor/dynactor/dynamo/member"
 )
 
+// wrongClock is the program of a node whose clock can be set; others run the one that
+// users get.
+const wrongClock = "node-wrongclock"
+
 // wrong is what clocks are off by. One that is ahead by ten minutes has records
 // forget the requests that they have seen (Known limits in docs/architecture.md).
 var wrong = []time.Duration{-time.Hour, -30 * time.Second, -time.Second, time.Second, 30 * time.Second, 5 * time.Minute}
@@ -44,7 +48,7 @@ func (p *process) setClock(t *testing.T, by time.Duration) {
 // is set right.
 func TestWrongClocks(t *testing.T) {
 	t.Parallel()
-	ns := newNodes(t, 3, newLoopback(t, 3), "--partitions=8")
+	ns := newNodesOf(t, wrongClock, 3, newLoopback(t, 3), "--partitions=8")
 	c := connect(t, ns.all...)
 	carts := member.Bucket{Name: "carts", Properties: buckets.Default()}
 	carts.Properties.TTL = time.Hour

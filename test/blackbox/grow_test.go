@@ -158,6 +158,9 @@ func (tr *trial) latency(ops []journal.Op, phases []phase, judged bool) {
 		}
 		_, n := percentile(ops, p.from, p.to, 0)
 		last := at(0.999)
+		if n < 1000 && judged {
+			tr.t.Errorf("%s: %d operations say nothing", p.name, n)
+		}
 		tr.t.Logf("%-8s %7d operations, p50 %v, p99 %v, p99.9 %v", p.name, n, at(0.5), at(0.99), last)
 		if judged && i%2 == 1 && last >= 2*rest {
 			tr.t.Errorf("%s: p99.9 is %v while data move, and %v while nothing does", p.name, last, rest)

@@ -34,11 +34,13 @@ type process struct {
 
 // nodes are the processes of a cluster, and those that are yet to join.
 type nodes struct {
-	t    *testing.T
-	dir  string
-	net  network
-	all  []*process
-	args []string
+	t *testing.T
+	// program is the name of the node's program.
+	program string
+	dir     string
+	net     network
+	all     []*process
+	args    []string
 }
 
 // lockThread keeps the test on its thread: a child's death signal follows the
@@ -51,8 +53,14 @@ func lockThread(t *testing.T) {
 // newNodes founds a cluster of so many nodes.
 func newNodes(t *testing.T, count int, net network, args ...string) *nodes {
 	t.Helper()
+	return newNodesOf(t, "node", count, net, args...)
+}
+
+// newNodesOf founds a cluster of nodes that run a program.
+func newNodesOf(t *testing.T, program string, count int, net network, args ...string) *nodes {
+	t.Helper()
 	lockThread(t)
-	ns := &nodes{t: t, dir: t.TempDir(), net: net, args: args}
+	ns := &nodes{t: t, program: program, dir: t.TempDir(), net: net, args: args}
 	var seeds []string
 	for i := range count {
 		seeds = append(seeds, "--seed="+net.address(i+1))
@@ -72,7 +80,7 @@ func (ns *nodes) add(args ...string) *process {
 	i := len(ns.all) + 1
 	p := &process{number: i, name: fmt.Sprintf("n%d", i), address: ns.net.address(i), http: ns.net.http(i)}
 	p.dir, p.logPath = filepath.Join(ns.dir, p.name), filepath.Join(ns.dir, p.name+".log")
-	p.args = append(ns.net.command(i), filepath.Join(programs, "node"), "start", "--name="+p.name, "--listen="+p.address, "--http="+p.http,
+	p.args = append(ns.net.command(i), filepath.Join(programs, ns.program), "start", "--name="+p.name, "--listen="+p.address, "--http="+p.http,
 		"--data-dir="+filepath.Join(p.dir, "data"), "--cache-mb=8")
 	p.args = append(append(p.args, ns.args...), args...)
 	if err := os.MkdirAll(p.dir, 0o700); err != nil {
