@@ -46,6 +46,7 @@ var imports = map[string]rule{
 	"dynamo/transfer":  {pure: true, ours: []string{"dynamo"}},
 	"dynamo/hashtree":  {pure: true, ours: []string{"dynamo"}, libraries: []string{"github.com/zeebo/xxh3"}},
 	"dynamo/exchange":  {pure: true, ours: []string{"dynamo", "dynamo/hashtree"}},
+	"dynamo/reap":      {pure: true, ours: []string{"dynamo", "dynamo/clock", "dynamo/version"}},
 	"dynamo/sim":       {pure: true, ours: []string{"dynamo"}, libraries: []string{"math/rand/v2"}},
 	"dynamo/sim/cmd":   {ours: []string{"dynamo"}},
 	"messages":         {ours: []string{"dynamo"}, libraries: []string{"google.golang.org/protobuf"}},
