@@ -27,7 +27,7 @@ func Meet(t *hashtree.Tree, root hashtree.Hash, bits uint8, round uint64) (equal
 
 // Digests are those of the children that are asked for, in order.
 func Digests(t *hashtree.Tree, c Compare) ([]uint32, error) {
-	if c.To <= c.Bits || c.To > t.Bits() || c.To-c.Bits > levelBits || len(c.Index)<<(c.To-c.Bits) > MaxNodes {
+	if c.To <= c.Bits || c.To > t.Bits() || c.To-c.Bits > LevelBits || len(c.Index)<<(c.To-c.Bits) > MaxNodes {
 		return nil, fmt.Errorf("%w: children of %d bits of %d nodes of %d bits, in a tree of %d", ErrRequest, c.To, len(c.Index), c.Bits, t.Bits())
 	}
 	if err := checkIndex(c.Bits, c.Index); err != nil {

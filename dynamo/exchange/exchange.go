@@ -49,9 +49,9 @@ const (
 	MaxRecordBytes = 1 << 20
 )
 
-// levelBits is how many bits the nodes of one comparison are deeper than those of the
+// LevelBits is how many bits the nodes of one comparison are deeper than those of the
 // one before it: a node has 16 children.
-const levelBits = 4
+const LevelBits = 4
 
 // State is what an exchange awaits.
 type State uint8
@@ -203,7 +203,7 @@ func (x *Exchange) met(e Met) []Effect {
 		x.outcome.Equal = true
 		return x.complete()
 	}
-	if e.Bits < levelBits || e.Bits > hashtree.MaxBits {
+	if e.Bits < LevelBits || e.Bits > hashtree.MaxBits {
 		return x.finish(fmt.Sprintf("trees of %d bits are not compared", e.Bits))
 	}
 	x.bits, x.nodes, x.width = e.Bits, []uint32{0}, 0
@@ -232,7 +232,7 @@ func (x *Exchange) differing(own, peer []uint32) []Effect {
 
 // deeper is how many bits the children have that are compared below nodes of so many
 // bits.
-func deeper(width, leaves uint8) uint8 { return min(width+levelBits, leaves) }
+func deeper(width, leaves uint8) uint8 { return min(width+LevelBits, leaves) }
 
 // next asks about the next nodes: their children, or their keys if they are leaves.
 func (x *Exchange) next() []Effect {

@@ -16,6 +16,8 @@ const (
 	// soon is which part of the interval passes before a pair is compared again that
 	// differed, or whose exchange failed for the first time.
 	soon = 10
+	// Never is the interval of a schedule that names only what Hurry told it to.
+	Never time.Duration = -1
 )
 
 // Pair is two replicas of a partition and one n: this node's and the peer's.
@@ -36,6 +38,8 @@ type turn struct {
 	due      dynamo.Timestamp
 	running  bool
 	differed bool
+	// hurried: it comes before all others, and, if it runs, once more after that.
+	hurried  bool
 	failures int
 	// gone: the pair is kept only for its running exchange.
 	gone bool
@@ -82,25 +86,34 @@ func (s *Schedule) Set(now dynamo.Timestamp, pairs []Pair) {
 func (s *Schedule) Next(now dynamo.Timestamp) []Pair {
 	var due []Pair
 	for p, x := range s.pairs {
-		if !x.running && x.due <= now {
+		if !x.running && (x.hurried || x.due <= now && s.interval > 0) {
 			due = append(due, p)
 		}
 	}
 	slices.SortFunc(due, func(a, b Pair) int { return s.compare(now, a, b) })
 	due = due[:min(len(due), max(0, s.limit-s.running))]
 	for _, p := range due {
-		s.pairs[p].running = true
+		s.pairs[p].running, s.pairs[p].hurried = true, false
 		s.running++
 	}
 	return due
 }
 
-// compare puts first what is late by an interval, so that pairs which always differ
+// Hurry makes an exchange of a pair due before all others, once.
+func (s *Schedule) Hurry(now dynamo.Timestamp, p Pair) {
+	if x := s.pairs[p]; x != nil {
+		x.hurried, x.due = true, min(x.due, now)
+	}
+}
+
+// compare puts first what was hurried, then what is late by an interval, so that pairs which always differ
 // keep nobody else from being compared; then what differed; then what has waited
 // longest.
 func (s *Schedule) compare(now dynamo.Timestamp, a, b Pair) int {
 	rank := func(p Pair) int {
 		switch x := s.pairs[p]; {
+		case x.hurried:
+			return -1
 		case now.Sub(x.due) >= s.interval:
 			return 0
 		case x.differed:
@@ -135,7 +148,9 @@ func (s *Schedule) Done(now dynamo.Timestamp, p Pair, o Outcome) {
 		x.failures, x.differed = 0, true
 		wait /= soon
 	}
-	x.due = now.Add(wait)
+	if x.due = now.Add(wait); x.hurried {
+		x.due = now
+	}
 }
 
 // Wake is when Next may name something; false if only Done or Set can change that.
@@ -144,7 +159,7 @@ func (s *Schedule) Wake() (at dynamo.Timestamp, ok bool) {
 		return 0, false
 	}
 	for _, x := range s.pairs {
-		if !x.running && (!ok || x.due < at) {
+		if !x.running && (x.hurried || s.interval > 0) && (!ok || x.due < at) {
 			at, ok = x.due, true
 		}
 	}

@@ -58,7 +58,7 @@ func (t *Tree) Abandon(c *Check) bool {
 }
 
 func (c *Check) note(position [16]byte, h Hash) {
-	if c.busy || c.tree.prefix(position, c.prefix.Bits) != c.prefix {
+	if c.busy || c.tree.Prefix(position, c.prefix.Bits) != c.prefix {
 		return
 	}
 	c.written[position] = h
@@ -119,7 +119,7 @@ func (t *Tree) sums(c *Check, entries []Entry, bits uint8) (sums []Node, total i
 	sums = make([]Node, 1<<(bits-c.prefix.Bits))
 	first := c.prefix.Index << (bits - c.prefix.Bits)
 	add := func(position [16]byte, h Hash) {
-		sums[t.prefix(position, bits).Index-first].add(single(h))
+		sums[t.Prefix(position, bits).Index-first].add(single(h))
 		if !h.IsZero() {
 			total++
 		}

@@ -130,10 +130,10 @@ func (t *Tree) Range(p Prefix) (first, last [16]byte) {
 }
 
 // Leaf is the prefix of the leaf that a position belongs to.
-func (t *Tree) Leaf(position [16]byte) Prefix { return t.prefix(position, t.serving.bits) }
+func (t *Tree) Leaf(position [16]byte) Prefix { return t.Prefix(position, t.serving.bits) }
 
-// prefix is the first bits of a position behind those of the partition.
-func (t *Tree) prefix(position [16]byte, n uint8) Prefix {
+// Prefix is the first n bits of a position behind those of the partition.
+func (t *Tree) Prefix(position [16]byte, n uint8) Prefix {
 	hi := binary.BigEndian.Uint64(position[:])
 	if p := hi >> (64 - t.skip); p != uint64(t.partition) {
 		panic(fmt.Sprintf("hashtree: position %x is of partition %d, not of %d", position, p, t.partition))
@@ -146,7 +146,7 @@ func (t *Tree) prefix(position [16]byte, n uint8) Prefix {
 // to see it. When old is not known, because the stored value is damaged, any will do
 // if Doubt is called too.
 func (t *Tree) Update(position [16]byte, old, new Hash) {
-	mark := t.prefix(position, MarkBits)
+	mark := t.Prefix(position, MarkBits)
 	t.marked[mark.Index/64] |= 1 << (mark.Index % 64)
 	for _, c := range t.checks {
 		c.note(position, new)
@@ -154,9 +154,9 @@ func (t *Tree) Update(position [16]byte, old, new Hash) {
 	change := single(old)
 	change.Count = -change.Count
 	change.add(single(new))
-	t.serving.add(t.prefix(position, t.serving.bits).Index, change)
+	t.serving.add(t.Prefix(position, t.serving.bits).Index, change)
 	if t.growing != nil {
-		t.growing.add(t.prefix(position, t.growing.bits).Index, change)
+		t.growing.add(t.Prefix(position, t.growing.bits).Index, change)
 	}
 }
 
@@ -164,7 +164,7 @@ func (t *Tree) Update(position [16]byte, old, new Hash) {
 // position; false if that was done since the last checkpoint. It is asked before the
 // write, and Update takes note of it.
 func (t *Tree) Mark(position [16]byte) (Prefix, bool) {
-	p := t.prefix(position, MarkBits)
+	p := t.Prefix(position, MarkBits)
 	return p, t.marked[p.Index/64]&(1<<(p.Index%64)) == 0
 }
 

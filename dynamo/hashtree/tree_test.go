@@ -32,7 +32,7 @@ func TestPositions(t *testing.T) {
 			t.Errorf("%d of %d, %v: ends at %s, want %s", tc.partition, tc.partitions, tc.prefix, got, tc.last)
 		}
 		for _, p := range [][16]byte{first, last} {
-			if got := tree.prefix(p, tc.prefix.Bits); got != tc.prefix {
+			if got := tree.Prefix(p, tc.prefix.Bits); got != tc.prefix {
 				t.Errorf("%x lies under %v, want %v", p, got, tc.prefix)
 			}
 		}
@@ -301,7 +301,7 @@ func TestDifferentDataDiffers(t *testing.T) {
 		for bits := range uint8(9) {
 			for i := range uint32(1) << bits {
 				x := Prefix{bits, i}
-				if differs := a.Node(x).Hash != b.Node(x).Hash; differs != (b.prefix(p, bits) == x) {
+				if differs := a.Node(x).Hash != b.Node(x).Hash; differs != (b.Prefix(p, bits) == x) {
 					t.Fatalf("%+v: at %v differs=%v", change, x, differs)
 				}
 			}

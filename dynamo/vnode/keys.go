@@ -66,6 +66,41 @@ func ReplicaRange(p dynamo.Partition, n int) (lower, upper []byte) {
 	return lower, increment(slices.Clone(lower))
 }
 
+// PositionRange is the range of storage keys that holds the objects of one n between two
+// positions, both included.
+func PositionRange(p dynamo.Partition, n int, first, last [16]byte) (lower, upper []byte) {
+	head, _ := ReplicaRange(p, n)
+	return append(slices.Clone(head), first[:]...), increment(append(head, last[:]...))
+}
+
+// TreeKey is the storage key of the checkpoint of a vnode's hash tree of one n.
+func TreeKey(p dynamo.Partition, n int) []byte {
+	return append(binary.BigEndian.AppendUint32([]byte{kindMeta, 't', '/'}, uint32(p)), byte(n))
+}
+
+// MarkKey is the storage key of a mark: of one n, a range of the hash tree with a number
+// below 65,536 was written to since the checkpoint.
+func MarkKey(p dynamo.Partition, n int, mark uint32) []byte {
+	return binary.BigEndian.AppendUint16(markHead(p, n), uint16(mark))
+}
+
+// MarkRange is the range of storage keys that holds the marks of one n.
+func MarkRange(p dynamo.Partition, n int) (lower, upper []byte) {
+	return markHead(p, n), increment(markHead(p, n))
+}
+
+// ParseMark is the number in a mark's storage key.
+func ParseMark(b []byte) (mark uint32, ok bool) {
+	if len(b) != len(markHead(0, 0))+2 {
+		return 0, false
+	}
+	return uint32(binary.BigEndian.Uint16(b[len(b)-2:])), true
+}
+
+func markHead(p dynamo.Partition, n int) []byte {
+	return append(binary.BigEndian.AppendUint32([]byte{kindMeta, 'k', '/'}, uint32(p)), byte(n))
+}
+
 // CorruptKey is where the bytes of an unreadable value are set aside.
 func CorruptKey(key []byte) []byte { return append([]byte{kindCorrupt}, key...) }
 
