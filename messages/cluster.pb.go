@@ -1385,6 +1385,460 @@ func (x *NodeState) GetSlow() bool {
 	return false
 }
 
+// ExchangesRequest asks a node for the exchanges that it begins.
+type ExchangesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	TimeoutMs     uint32                 `protobuf:"varint,1,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExchangesRequest) Reset() {
+	*x = ExchangesRequest{}
+	mi := &file_messages_cluster_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExchangesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExchangesRequest) ProtoMessage() {}
+
+func (x *ExchangesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_cluster_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExchangesRequest.ProtoReflect.Descriptor instead.
+func (*ExchangesRequest) Descriptor() ([]byte, []int) {
+	return file_messages_cluster_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ExchangesRequest) GetTimeoutMs() uint32 {
+	if x != nil {
+		return x.TimeoutMs
+	}
+	return 0
+}
+
+type ExchangesReply struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Exchanges []*ExchangeState       `protobuf:"bytes,1,rep,name=exchanges,proto3" json:"exchanges,omitempty"`
+	// How many pairs the node begins exchanges of, listed or not.
+	Pairs uint32 `protobuf:"varint,2,opt,name=pairs,proto3" json:"pairs,omitempty"`
+	// How long ago the one of them was verified, or known, that this is longest ago of.
+	OldestMs uint64 `protobuf:"varint,3,opt,name=oldest_ms,json=oldestMs,proto3" json:"oldest_ms,omitempty"`
+	// How often this node begins exchanges of a pair, at least; 0: only when told to.
+	IntervalMs    uint64 `protobuf:"varint,4,opt,name=interval_ms,json=intervalMs,proto3" json:"interval_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExchangesReply) Reset() {
+	*x = ExchangesReply{}
+	mi := &file_messages_cluster_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExchangesReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExchangesReply) ProtoMessage() {}
+
+func (x *ExchangesReply) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_cluster_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExchangesReply.ProtoReflect.Descriptor instead.
+func (*ExchangesReply) Descriptor() ([]byte, []int) {
+	return file_messages_cluster_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *ExchangesReply) GetExchanges() []*ExchangeState {
+	if x != nil {
+		return x.Exchanges
+	}
+	return nil
+}
+
+func (x *ExchangesReply) GetPairs() uint32 {
+	if x != nil {
+		return x.Pairs
+	}
+	return 0
+}
+
+func (x *ExchangesReply) GetOldestMs() uint64 {
+	if x != nil {
+		return x.OldestMs
+	}
+	return 0
+}
+
+func (x *ExchangesReply) GetIntervalMs() uint64 {
+	if x != nil {
+		return x.IntervalMs
+	}
+	return 0
+}
+
+// ExchangeState is what is known of the exchanges of one pair of replicas.
+type ExchangeState struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Partition uint32                 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
+	N         uint32                 `protobuf:"varint,2,opt,name=n,proto3" json:"n,omitempty"`
+	// The other replica.
+	Node    string `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
+	Running bool   `protobuf:"varint,4,opt,name=running,proto3" json:"running,omitempty"`
+	// How many exchanges have ended since the node that begins them has started; the rest
+	// is about the last one.
+	Ended      uint64 `protobuf:"varint,5,opt,name=ended,proto3" json:"ended,omitempty"`
+	EndedMsAgo uint64 `protobuf:"varint,6,opt,name=ended_ms_ago,json=endedMsAgo,proto3" json:"ended_ms_ago,omitempty"`
+	Complete   bool   `protobuf:"varint,7,opt,name=complete,proto3" json:"complete,omitempty"`
+	Equal      bool   `protobuf:"varint,8,opt,name=equal,proto3" json:"equal,omitempty"`
+	// Records that the node got, and that it gave.
+	In      uint64 `protobuf:"varint,9,opt,name=in,proto3" json:"in,omitempty"`
+	Out     uint64 `protobuf:"varint,10,opt,name=out,proto3" json:"out,omitempty"`
+	Damaged uint64 `protobuf:"varint,11,opt,name=damaged,proto3" json:"damaged,omitempty"`
+	Bytes   uint64 `protobuf:"varint,12,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// Why it is not complete.
+	Reason string `protobuf:"bytes,13,opt,name=reason,proto3" json:"reason,omitempty"`
+	// When an exchange was last complete; if never, since when the pair is known.
+	VerifiedMsAgo uint64 `protobuf:"varint,14,opt,name=verified_ms_ago,json=verifiedMsAgo,proto3" json:"verified_ms_ago,omitempty"`
+	Verified      bool   `protobuf:"varint,15,opt,name=verified,proto3" json:"verified,omitempty"`
+	// Records mended on either side by all exchanges of the pair.
+	Mended        uint64 `protobuf:"varint,16,opt,name=mended,proto3" json:"mended,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExchangeState) Reset() {
+	*x = ExchangeState{}
+	mi := &file_messages_cluster_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExchangeState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExchangeState) ProtoMessage() {}
+
+func (x *ExchangeState) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_cluster_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExchangeState.ProtoReflect.Descriptor instead.
+func (*ExchangeState) Descriptor() ([]byte, []int) {
+	return file_messages_cluster_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ExchangeState) GetPartition() uint32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *ExchangeState) GetN() uint32 {
+	if x != nil {
+		return x.N
+	}
+	return 0
+}
+
+func (x *ExchangeState) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *ExchangeState) GetRunning() bool {
+	if x != nil {
+		return x.Running
+	}
+	return false
+}
+
+func (x *ExchangeState) GetEnded() uint64 {
+	if x != nil {
+		return x.Ended
+	}
+	return 0
+}
+
+func (x *ExchangeState) GetEndedMsAgo() uint64 {
+	if x != nil {
+		return x.EndedMsAgo
+	}
+	return 0
+}
+
+func (x *ExchangeState) GetComplete() bool {
+	if x != nil {
+		return x.Complete
+	}
+	return false
+}
+
+func (x *ExchangeState) GetEqual() bool {
+	if x != nil {
+		return x.Equal
+	}
+	return false
+}
+
+func (x *ExchangeState) GetIn() uint64 {
+	if x != nil {
+		return x.In
+	}
+	return 0
+}
+
+func (x *ExchangeState) GetOut() uint64 {
+	if x != nil {
+		return x.Out
+	}
+	return 0
+}
+
+func (x *ExchangeState) GetDamaged() uint64 {
+	if x != nil {
+		return x.Damaged
+	}
+	return 0
+}
+
+func (x *ExchangeState) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *ExchangeState) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ExchangeState) GetVerifiedMsAgo() uint64 {
+	if x != nil {
+		return x.VerifiedMsAgo
+	}
+	return 0
+}
+
+func (x *ExchangeState) GetVerified() bool {
+	if x != nil {
+		return x.Verified
+	}
+	return false
+}
+
+func (x *ExchangeState) GetMended() uint64 {
+	if x != nil {
+		return x.Mended
+	}
+	return 0
+}
+
+// RepairRequest has a node begin exchanges at once, or asks how far these are.
+type RepairRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only of one partition, or of one n, if set.
+	Partition *uint32 `protobuf:"varint,1,opt,name=partition,proto3,oneof" json:"partition,omitempty"`
+	N         uint32  `protobuf:"varint,2,opt,name=n,proto3" json:"n,omitempty"`
+	// The number that the node gave when it was told to begin; 0 tells it to.
+	Number        uint64 `protobuf:"varint,3,opt,name=number,proto3" json:"number,omitempty"`
+	TimeoutMs     uint32 `protobuf:"varint,4,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RepairRequest) Reset() {
+	*x = RepairRequest{}
+	mi := &file_messages_cluster_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RepairRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RepairRequest) ProtoMessage() {}
+
+func (x *RepairRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_cluster_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RepairRequest.ProtoReflect.Descriptor instead.
+func (*RepairRequest) Descriptor() ([]byte, []int) {
+	return file_messages_cluster_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *RepairRequest) GetPartition() uint32 {
+	if x != nil && x.Partition != nil {
+		return *x.Partition
+	}
+	return 0
+}
+
+func (x *RepairRequest) GetN() uint32 {
+	if x != nil {
+		return x.N
+	}
+	return 0
+}
+
+func (x *RepairRequest) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *RepairRequest) GetTimeoutMs() uint32 {
+	if x != nil {
+		return x.TimeoutMs
+	}
+	return 0
+}
+
+type RepairReply struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Number uint64                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	// Pairs, and of how many the exchange was complete, or not.
+	Pairs    uint32 `protobuf:"varint,2,opt,name=pairs,proto3" json:"pairs,omitempty"`
+	Complete uint32 `protobuf:"varint,3,opt,name=complete,proto3" json:"complete,omitempty"`
+	Failed   uint32 `protobuf:"varint,4,opt,name=failed,proto3" json:"failed,omitempty"`
+	// Records mended on either side, and that cannot be read on one.
+	Mended  uint64 `protobuf:"varint,5,opt,name=mended,proto3" json:"mended,omitempty"`
+	Damaged uint64 `protobuf:"varint,6,opt,name=damaged,proto3" json:"damaged,omitempty"`
+	// Why exchanges were not complete, a few of them.
+	Problems      []string `protobuf:"bytes,7,rep,name=problems,proto3" json:"problems,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RepairReply) Reset() {
+	*x = RepairReply{}
+	mi := &file_messages_cluster_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RepairReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RepairReply) ProtoMessage() {}
+
+func (x *RepairReply) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_cluster_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RepairReply.ProtoReflect.Descriptor instead.
+func (*RepairReply) Descriptor() ([]byte, []int) {
+	return file_messages_cluster_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *RepairReply) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *RepairReply) GetPairs() uint32 {
+	if x != nil {
+		return x.Pairs
+	}
+	return 0
+}
+
+func (x *RepairReply) GetComplete() uint32 {
+	if x != nil {
+		return x.Complete
+	}
+	return 0
+}
+
+func (x *RepairReply) GetFailed() uint32 {
+	if x != nil {
+		return x.Failed
+	}
+	return 0
+}
+
+func (x *RepairReply) GetMended() uint64 {
+	if x != nil {
+		return x.Mended
+	}
+	return 0
+}
+
+func (x *RepairReply) GetDamaged() uint64 {
+	if x != nil {
+		return x.Damaged
+	}
+	return 0
+}
+
+func (x *RepairReply) GetProblems() []string {
+	if x != nil {
+		return x.Problems
+	}
+	return nil
+}
+
 var File_messages_cluster_proto protoreflect.FileDescriptor
 
 const file_messages_cluster_proto_rawDesc = "" +
@@ -1502,7 +1956,51 @@ const file_messages_cluster_proto_rawDesc = "" +
 	"\tNodeState\x12,\n" +
 	"\x03row\x18\x01 \x01(\v2\x1a.dynactor.messages.NodeRowR\x03row\x12\x1c\n" +
 	"\treachable\x18\x02 \x01(\bR\treachable\x12\x12\n" +
-	"\x04slow\x18\x03 \x01(\bR\x04slowB'Z%github.com/dynactor/dynactor/messagesb\x06proto3"
+	"\x04slow\x18\x03 \x01(\bR\x04slow\"1\n" +
+	"\x10ExchangesRequest\x12\x1d\n" +
+	"\n" +
+	"timeout_ms\x18\x01 \x01(\rR\ttimeoutMs\"\xa4\x01\n" +
+	"\x0eExchangesReply\x12>\n" +
+	"\texchanges\x18\x01 \x03(\v2 .dynactor.messages.ExchangeStateR\texchanges\x12\x14\n" +
+	"\x05pairs\x18\x02 \x01(\rR\x05pairs\x12\x1b\n" +
+	"\toldest_ms\x18\x03 \x01(\x04R\boldestMs\x12\x1f\n" +
+	"\vinterval_ms\x18\x04 \x01(\x04R\n" +
+	"intervalMs\"\x99\x03\n" +
+	"\rExchangeState\x12\x1c\n" +
+	"\tpartition\x18\x01 \x01(\rR\tpartition\x12\f\n" +
+	"\x01n\x18\x02 \x01(\rR\x01n\x12\x12\n" +
+	"\x04node\x18\x03 \x01(\tR\x04node\x12\x18\n" +
+	"\arunning\x18\x04 \x01(\bR\arunning\x12\x14\n" +
+	"\x05ended\x18\x05 \x01(\x04R\x05ended\x12 \n" +
+	"\fended_ms_ago\x18\x06 \x01(\x04R\n" +
+	"endedMsAgo\x12\x1a\n" +
+	"\bcomplete\x18\a \x01(\bR\bcomplete\x12\x14\n" +
+	"\x05equal\x18\b \x01(\bR\x05equal\x12\x0e\n" +
+	"\x02in\x18\t \x01(\x04R\x02in\x12\x10\n" +
+	"\x03out\x18\n" +
+	" \x01(\x04R\x03out\x12\x18\n" +
+	"\adamaged\x18\v \x01(\x04R\adamaged\x12\x14\n" +
+	"\x05bytes\x18\f \x01(\x04R\x05bytes\x12\x16\n" +
+	"\x06reason\x18\r \x01(\tR\x06reason\x12&\n" +
+	"\x0fverified_ms_ago\x18\x0e \x01(\x04R\rverifiedMsAgo\x12\x1a\n" +
+	"\bverified\x18\x0f \x01(\bR\bverified\x12\x16\n" +
+	"\x06mended\x18\x10 \x01(\x04R\x06mended\"\x85\x01\n" +
+	"\rRepairRequest\x12!\n" +
+	"\tpartition\x18\x01 \x01(\rH\x00R\tpartition\x88\x01\x01\x12\f\n" +
+	"\x01n\x18\x02 \x01(\rR\x01n\x12\x16\n" +
+	"\x06number\x18\x03 \x01(\x04R\x06number\x12\x1d\n" +
+	"\n" +
+	"timeout_ms\x18\x04 \x01(\rR\ttimeoutMsB\f\n" +
+	"\n" +
+	"_partition\"\xbd\x01\n" +
+	"\vRepairReply\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x14\n" +
+	"\x05pairs\x18\x02 \x01(\rR\x05pairs\x12\x1a\n" +
+	"\bcomplete\x18\x03 \x01(\rR\bcomplete\x12\x16\n" +
+	"\x06failed\x18\x04 \x01(\rR\x06failed\x12\x16\n" +
+	"\x06mended\x18\x05 \x01(\x04R\x06mended\x12\x18\n" +
+	"\adamaged\x18\x06 \x01(\x04R\adamaged\x12\x1a\n" +
+	"\bproblems\x18\a \x03(\tR\bproblemsB'Z%github.com/dynactor/dynactor/messagesb\x06proto3"
 
 var (
 	file_messages_cluster_proto_rawDescOnce sync.Once
@@ -1516,7 +2014,7 @@ func file_messages_cluster_proto_rawDescGZIP() []byte {
 	return file_messages_cluster_proto_rawDescData
 }
 
-var file_messages_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_messages_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_messages_cluster_proto_goTypes = []any{
 	(*IdentityRequest)(nil),  // 0: dynactor.messages.IdentityRequest
 	(*IdentityReply)(nil),    // 1: dynactor.messages.IdentityReply
@@ -1537,39 +2035,45 @@ var file_messages_cluster_proto_goTypes = []any{
 	(*TransfersReply)(nil),   // 16: dynactor.messages.TransfersReply
 	(*TransferState)(nil),    // 17: dynactor.messages.TransferState
 	(*NodeState)(nil),        // 18: dynactor.messages.NodeState
-	(*Document)(nil),         // 19: dynactor.messages.Document
-	(*Change)(nil),           // 20: dynactor.messages.Change
-	(*Bucket)(nil),           // 21: dynactor.messages.Bucket
+	(*ExchangesRequest)(nil), // 19: dynactor.messages.ExchangesRequest
+	(*ExchangesReply)(nil),   // 20: dynactor.messages.ExchangesReply
+	(*ExchangeState)(nil),    // 21: dynactor.messages.ExchangeState
+	(*RepairRequest)(nil),    // 22: dynactor.messages.RepairRequest
+	(*RepairReply)(nil),      // 23: dynactor.messages.RepairReply
+	(*Document)(nil),         // 24: dynactor.messages.Document
+	(*Change)(nil),           // 25: dynactor.messages.Change
+	(*Bucket)(nil),           // 26: dynactor.messages.Bucket
 }
 var file_messages_cluster_proto_depIdxs = []int32{
-	19, // 0: dynactor.messages.IdentityReply.document:type_name -> dynactor.messages.Document
+	24, // 0: dynactor.messages.IdentityReply.document:type_name -> dynactor.messages.Document
 	2,  // 1: dynactor.messages.Vote.ballot:type_name -> dynactor.messages.Ballot
-	19, // 2: dynactor.messages.Vote.document:type_name -> dynactor.messages.Document
+	24, // 2: dynactor.messages.Vote.document:type_name -> dynactor.messages.Document
 	2,  // 3: dynactor.messages.RegisterRequest.ballot:type_name -> dynactor.messages.Ballot
-	19, // 4: dynactor.messages.RegisterRequest.document:type_name -> dynactor.messages.Document
+	24, // 4: dynactor.messages.RegisterRequest.document:type_name -> dynactor.messages.Document
 	2,  // 5: dynactor.messages.RegisterReply.ballot:type_name -> dynactor.messages.Ballot
 	2,  // 6: dynactor.messages.RegisterReply.later:type_name -> dynactor.messages.Ballot
 	3,  // 7: dynactor.messages.RegisterReply.vote:type_name -> dynactor.messages.Vote
-	19, // 8: dynactor.messages.RegisterReply.document:type_name -> dynactor.messages.Document
+	24, // 8: dynactor.messages.RegisterReply.document:type_name -> dynactor.messages.Document
 	2,  // 9: dynactor.messages.RegisterState.promised:type_name -> dynactor.messages.Ballot
 	3,  // 10: dynactor.messages.RegisterState.vote:type_name -> dynactor.messages.Vote
 	7,  // 11: dynactor.messages.GossipRequest.rows:type_name -> dynactor.messages.NodeRow
-	19, // 12: dynactor.messages.GossipRequest.document:type_name -> dynactor.messages.Document
+	24, // 12: dynactor.messages.GossipRequest.document:type_name -> dynactor.messages.Document
 	7,  // 13: dynactor.messages.GossipReply.rows:type_name -> dynactor.messages.NodeRow
-	19, // 14: dynactor.messages.GossipReply.document:type_name -> dynactor.messages.Document
-	19, // 15: dynactor.messages.DocumentNews.document:type_name -> dynactor.messages.Document
+	24, // 14: dynactor.messages.GossipReply.document:type_name -> dynactor.messages.Document
+	24, // 15: dynactor.messages.DocumentNews.document:type_name -> dynactor.messages.Document
 	1,  // 16: dynactor.messages.JoinRequest.candidate:type_name -> dynactor.messages.IdentityReply
-	20, // 17: dynactor.messages.ClusterRequest.change:type_name -> dynactor.messages.Change
-	21, // 18: dynactor.messages.ClusterRequest.bucket:type_name -> dynactor.messages.Bucket
-	19, // 19: dynactor.messages.ClusterReply.document:type_name -> dynactor.messages.Document
+	25, // 17: dynactor.messages.ClusterRequest.change:type_name -> dynactor.messages.Change
+	26, // 18: dynactor.messages.ClusterRequest.bucket:type_name -> dynactor.messages.Bucket
+	24, // 19: dynactor.messages.ClusterReply.document:type_name -> dynactor.messages.Document
 	18, // 20: dynactor.messages.ClusterReply.nodes:type_name -> dynactor.messages.NodeState
 	17, // 21: dynactor.messages.TransfersReply.transfers:type_name -> dynactor.messages.TransferState
 	7,  // 22: dynactor.messages.NodeState.row:type_name -> dynactor.messages.NodeRow
-	23, // [23:23] is the sub-list for method output_type
-	23, // [23:23] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	21, // 23: dynactor.messages.ExchangesReply.exchanges:type_name -> dynactor.messages.ExchangeState
+	24, // [24:24] is the sub-list for method output_type
+	24, // [24:24] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_messages_cluster_proto_init() }
@@ -1578,13 +2082,14 @@ func file_messages_cluster_proto_init() {
 		return
 	}
 	file_messages_client_proto_init()
+	file_messages_cluster_proto_msgTypes[22].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_messages_cluster_proto_rawDesc), len(file_messages_cluster_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   19,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -44,6 +44,8 @@ const (
 	TargetFill        = "fill/"
 	TargetDetector    = "detector"
 	TargetTransfers   = "transfers"
+	TargetExchange    = "exchange/"
+	TargetExchanges   = "exchanges"
 )
 
 // Info says what a message type is.
@@ -62,7 +64,7 @@ type Info struct {
 }
 
 // answers are the actors that wait for replies of other nodes.
-var answers = []string{TargetGet, TargetPut, TargetForward, TargetMembership, TargetClient, TargetTransfer, TargetFill, TargetDetector}
+var answers = []string{TargetGet, TargetPut, TargetForward, TargetMembership, TargetClient, TargetTransfer, TargetFill, TargetExchange, TargetDetector}
 
 // table lists every message type by number. Numbers are never reused.
 var table = [...]Info{
@@ -103,6 +105,12 @@ var table = [...]Info{
 	30: {Name: "ClusterReply", FromNode: []string{TargetClient}, make: func() proto.Message { return new(ClusterReply) }},
 	31: {Name: "TransfersRequest", Request: true, FromClient: []string{TargetTransfers}, make: func() proto.Message { return new(TransfersRequest) }},
 	32: {Name: "TransfersReply", FromNode: []string{TargetClient}, make: func() proto.Message { return new(TransfersReply) }},
+	33: {Name: "ExchangeRequest", Request: true, Bulk: true, FromNode: []string{TargetVnode}, make: func() proto.Message { return new(ExchangeRequest) }},
+	34: {Name: "ExchangeReply", Bulk: true, FromNode: []string{TargetExchange}, make: func() proto.Message { return new(ExchangeReply) }},
+	35: {Name: "ExchangesRequest", Request: true, FromClient: []string{TargetExchanges}, make: func() proto.Message { return new(ExchangesRequest) }},
+	36: {Name: "ExchangesReply", FromNode: []string{TargetClient}, make: func() proto.Message { return new(ExchangesReply) }},
+	37: {Name: "RepairRequest", Request: true, FromClient: []string{TargetExchanges}, make: func() proto.Message { return new(RepairRequest) }},
+	38: {Name: "RepairReply", FromNode: []string{TargetClient}, make: func() proto.Message { return new(RepairReply) }},
 }
 
 func init() {
@@ -178,6 +186,25 @@ func NumberOf(m any) (Number, bool) {
 		return 31, true
 	case *TransfersReply:
 		return 32, true
+	case *ExchangeRequest:
+		return 33, true
+	case *ExchangeReply:
+		return 34, true
+	}
+	return rareNumberOf(m)
+}
+
+// rareNumberOf is NumberOf for what only operators send.
+func rareNumberOf(m any) (Number, bool) {
+	switch m.(type) {
+	case *ExchangesRequest:
+		return 35, true
+	case *ExchangesReply:
+		return 36, true
+	case *RepairRequest:
+		return 37, true
+	case *RepairReply:
+		return 38, true
 	}
 	return 0, false
 }
@@ -273,3 +300,12 @@ func (x *ClusterRequest) SetTimeoutMs(ms uint32) { x.TimeoutMs = ms }
 
 // SetTimeoutMs lowers the time left; the link does so on receipt.
 func (x *TransfersRequest) SetTimeoutMs(ms uint32) { x.TimeoutMs = ms }
+
+// SetTimeoutMs lowers the time left; the link does so on receipt.
+func (x *ExchangeRequest) SetTimeoutMs(ms uint32) { x.TimeoutMs = ms }
+
+// SetTimeoutMs lowers the time left; the link does so on receipt.
+func (x *ExchangesRequest) SetTimeoutMs(ms uint32) { x.TimeoutMs = ms }
+
+// SetTimeoutMs lowers the time left; the link does so on receipt.
+func (x *RepairRequest) SetTimeoutMs(ms uint32) { x.TimeoutMs = ms }

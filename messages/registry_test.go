@@ -15,6 +15,7 @@ var parts = map[protoreflect.Name]bool{
 	"Quorum": true, "Value": true, "Address": true, "Document": true, "Member": true, "Ring": true, "ReplicaList": true, "Bucket": true,
 	"HandoffRecord": true, "FillKey": true, "FillDigest": true, "Movement": true, "Switch": true, "Fill": true, "Change": true,
 	"Ballot": true, "Vote": true, "RegisterState": true, "NodeRow": true, "NodeState": true, "TransferState": true, "Forced": true,
+	"TreeRoot": true, "TreeNodes": true, "TreeLeaves": true, "RecordNames": true, "RecordPage": true, "LeafList": true, "ExchangeState": true,
 }
 
 // TestEveryMessageHasItsNumber: what is generated is in the table or a part of
@@ -104,7 +105,7 @@ func TestRequestsCarryTheirTime(t *testing.T) {
 // TestAllowed is the whole table of who may send what to which actor. A change
 // of it is a change of what a stolen key can do.
 func TestAllowed(t *testing.T) {
-	const want = `node    Failure          -> get/1 put/1 forward/1 membership client/1 transfer/1 fill/1 detector
+	const want = `node    Failure          -> get/1 put/1 forward/1 membership client/1 transfer/1 fill/1 exchange/1 detector
 node    GetReply         -> client/1
 node    PutRequest       -> coordinator
 node    PutReply         -> forward/1 client/1
@@ -131,15 +132,21 @@ node    JoinRequest      -> membership
 node    JoinReply        -> membership
 node    ClusterReply     -> client/1
 node    TransfersReply   -> client/1
+node    ExchangeRequest  -> vnode/1
+node    ExchangeReply    -> exchange/1
+node    ExchangesReply   -> client/1
+node    RepairReply      -> client/1
 client  GetRequest       -> coordinator
 client  PutRequest       -> coordinator
 client  RingRequest      -> membership
 client  KeysRequest      -> vnode/1
 client  ClusterRequest   -> membership
 client  TransfersRequest -> transfers
+client  ExchangesRequest -> exchanges
+client  RepairRequest    -> exchanges
 `
 	targets := []string{
-		"coordinator", "vnode/1", "get/1", "put/1", "forward/1", "membership", "client/1", "node", "transfer/1", "fill/1", "detector", "transfers", "vnodes", "links", "links/n1", "",
+		"coordinator", "vnode/1", "get/1", "put/1", "forward/1", "membership", "client/1", "node", "transfer/1", "fill/1", "exchange/1", "detector", "transfers", "exchanges", "vnodes", "links", "links/n1", "",
 		"vnode", "guardian", "eventstream", "deadletter", "probe/1", "coordinator/x",
 	}
 	var got strings.Builder

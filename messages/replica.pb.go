@@ -940,6 +940,697 @@ func (x *ProbeReply) GetNumber() uint64 {
 	return 0
 }
 
+// ExchangeRequest is one question of an exchange: what a vnode's hash tree of one n has,
+// or which records lie in some of its leaves. It changes nothing but by records that are
+// merged, and the vnode that answers keeps no state.
+type ExchangeRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Partition uint32                 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
+	N         uint32                 `protobuf:"varint,2,opt,name=n,proto3" json:"n,omitempty"`
+	// Version of the cluster document that the asker goes by.
+	Plan uint64 `protobuf:"varint,3,opt,name=plan,proto3" json:"plan,omitempty"`
+	// Incarnation of the vnode that answered before; empty in the first question.
+	Incarnation []byte `protobuf:"bytes,4,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	// Number of the batch within the exchange, repeated in the answer.
+	Batch uint64 `protobuf:"varint,5,opt,name=batch,proto3" json:"batch,omitempty"`
+	// Which bytes of hashes digests are made of.
+	Round uint64 `protobuf:"varint,6,opt,name=round,proto3" json:"round,omitempty"`
+	// Types that are valid to be assigned to Question:
+	//
+	//	*ExchangeRequest_Root
+	//	*ExchangeRequest_Nodes
+	//	*ExchangeRequest_Leaves
+	//	*ExchangeRequest_Pull
+	//	*ExchangeRequest_Push
+	//	*ExchangeRequest_Recheck
+	Question      isExchangeRequest_Question `protobuf_oneof:"question"`
+	TimeoutMs     uint32                     `protobuf:"varint,13,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExchangeRequest) Reset() {
+	*x = ExchangeRequest{}
+	mi := &file_messages_replica_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExchangeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExchangeRequest) ProtoMessage() {}
+
+func (x *ExchangeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_replica_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExchangeRequest.ProtoReflect.Descriptor instead.
+func (*ExchangeRequest) Descriptor() ([]byte, []int) {
+	return file_messages_replica_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ExchangeRequest) GetPartition() uint32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *ExchangeRequest) GetN() uint32 {
+	if x != nil {
+		return x.N
+	}
+	return 0
+}
+
+func (x *ExchangeRequest) GetPlan() uint64 {
+	if x != nil {
+		return x.Plan
+	}
+	return 0
+}
+
+func (x *ExchangeRequest) GetIncarnation() []byte {
+	if x != nil {
+		return x.Incarnation
+	}
+	return nil
+}
+
+func (x *ExchangeRequest) GetBatch() uint64 {
+	if x != nil {
+		return x.Batch
+	}
+	return 0
+}
+
+func (x *ExchangeRequest) GetRound() uint64 {
+	if x != nil {
+		return x.Round
+	}
+	return 0
+}
+
+func (x *ExchangeRequest) GetQuestion() isExchangeRequest_Question {
+	if x != nil {
+		return x.Question
+	}
+	return nil
+}
+
+func (x *ExchangeRequest) GetRoot() *TreeRoot {
+	if x != nil {
+		if x, ok := x.Question.(*ExchangeRequest_Root); ok {
+			return x.Root
+		}
+	}
+	return nil
+}
+
+func (x *ExchangeRequest) GetNodes() *TreeNodes {
+	if x != nil {
+		if x, ok := x.Question.(*ExchangeRequest_Nodes); ok {
+			return x.Nodes
+		}
+	}
+	return nil
+}
+
+func (x *ExchangeRequest) GetLeaves() *TreeLeaves {
+	if x != nil {
+		if x, ok := x.Question.(*ExchangeRequest_Leaves); ok {
+			return x.Leaves
+		}
+	}
+	return nil
+}
+
+func (x *ExchangeRequest) GetPull() *RecordNames {
+	if x != nil {
+		if x, ok := x.Question.(*ExchangeRequest_Pull); ok {
+			return x.Pull
+		}
+	}
+	return nil
+}
+
+func (x *ExchangeRequest) GetPush() *RecordPage {
+	if x != nil {
+		if x, ok := x.Question.(*ExchangeRequest_Push); ok {
+			return x.Push
+		}
+	}
+	return nil
+}
+
+func (x *ExchangeRequest) GetRecheck() *TreeLeaves {
+	if x != nil {
+		if x, ok := x.Question.(*ExchangeRequest_Recheck); ok {
+			return x.Recheck
+		}
+	}
+	return nil
+}
+
+func (x *ExchangeRequest) GetTimeoutMs() uint32 {
+	if x != nil {
+		return x.TimeoutMs
+	}
+	return 0
+}
+
+type isExchangeRequest_Question interface {
+	isExchangeRequest_Question()
+}
+
+type ExchangeRequest_Root struct {
+	Root *TreeRoot `protobuf:"bytes,7,opt,name=root,proto3,oneof"`
+}
+
+type ExchangeRequest_Nodes struct {
+	Nodes *TreeNodes `protobuf:"bytes,8,opt,name=nodes,proto3,oneof"`
+}
+
+type ExchangeRequest_Leaves struct {
+	Leaves *TreeLeaves `protobuf:"bytes,9,opt,name=leaves,proto3,oneof"`
+}
+
+type ExchangeRequest_Pull struct {
+	Pull *RecordNames `protobuf:"bytes,10,opt,name=pull,proto3,oneof"`
+}
+
+type ExchangeRequest_Push struct {
+	Push *RecordPage `protobuf:"bytes,11,opt,name=push,proto3,oneof"`
+}
+
+type ExchangeRequest_Recheck struct {
+	// Read these leaves again: they differed though all their keys agreed.
+	Recheck *TreeLeaves `protobuf:"bytes,12,opt,name=recheck,proto3,oneof"`
+}
+
+func (*ExchangeRequest_Root) isExchangeRequest_Question() {}
+
+func (*ExchangeRequest_Nodes) isExchangeRequest_Question() {}
+
+func (*ExchangeRequest_Leaves) isExchangeRequest_Question() {}
+
+func (*ExchangeRequest_Pull) isExchangeRequest_Question() {}
+
+func (*ExchangeRequest_Push) isExchangeRequest_Question() {}
+
+func (*ExchangeRequest_Recheck) isExchangeRequest_Question() {}
+
+// TreeRoot is the root of the asker's tree and the size of the tree; with an empty hash
+// it asks for that of the other.
+type TreeRoot struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Hash          []byte                 `protobuf:"bytes,1,opt,name=hash,proto3" json:"hash,omitempty"`
+	Bits          uint32                 `protobuf:"varint,2,opt,name=bits,proto3" json:"bits,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TreeRoot) Reset() {
+	*x = TreeRoot{}
+	mi := &file_messages_replica_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TreeRoot) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TreeRoot) ProtoMessage() {}
+
+func (x *TreeRoot) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_replica_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TreeRoot.ProtoReflect.Descriptor instead.
+func (*TreeRoot) Descriptor() ([]byte, []int) {
+	return file_messages_replica_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *TreeRoot) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *TreeRoot) GetBits() uint32 {
+	if x != nil {
+		return x.Bits
+	}
+	return 0
+}
+
+// TreeNodes asks for the digests of the children, of `to` bits, of nodes of `bits` bits.
+type TreeNodes struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Bits          uint32                 `protobuf:"varint,1,opt,name=bits,proto3" json:"bits,omitempty"`
+	Index         []uint32               `protobuf:"varint,2,rep,packed,name=index,proto3" json:"index,omitempty"`
+	To            uint32                 `protobuf:"varint,3,opt,name=to,proto3" json:"to,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TreeNodes) Reset() {
+	*x = TreeNodes{}
+	mi := &file_messages_replica_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TreeNodes) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TreeNodes) ProtoMessage() {}
+
+func (x *TreeNodes) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_replica_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TreeNodes.ProtoReflect.Descriptor instead.
+func (*TreeNodes) Descriptor() ([]byte, []int) {
+	return file_messages_replica_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *TreeNodes) GetBits() uint32 {
+	if x != nil {
+		return x.Bits
+	}
+	return 0
+}
+
+func (x *TreeNodes) GetIndex() []uint32 {
+	if x != nil {
+		return x.Index
+	}
+	return nil
+}
+
+func (x *TreeNodes) GetTo() uint32 {
+	if x != nil {
+		return x.To
+	}
+	return 0
+}
+
+// TreeLeaves asks for the hashes of the keys in leaves of `bits` bits.
+type TreeLeaves struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Bits  uint32                 `protobuf:"varint,1,opt,name=bits,proto3" json:"bits,omitempty"`
+	Index []uint32               `protobuf:"varint,2,rep,packed,name=index,proto3" json:"index,omitempty"`
+	// Storage keys: the first leaf is listed from the one on, the last up to the other,
+	// if they are set.
+	From          []byte `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"`
+	Until         []byte `protobuf:"bytes,4,opt,name=until,proto3" json:"until,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TreeLeaves) Reset() {
+	*x = TreeLeaves{}
+	mi := &file_messages_replica_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TreeLeaves) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TreeLeaves) ProtoMessage() {}
+
+func (x *TreeLeaves) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_replica_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TreeLeaves.ProtoReflect.Descriptor instead.
+func (*TreeLeaves) Descriptor() ([]byte, []int) {
+	return file_messages_replica_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *TreeLeaves) GetBits() uint32 {
+	if x != nil {
+		return x.Bits
+	}
+	return 0
+}
+
+func (x *TreeLeaves) GetIndex() []uint32 {
+	if x != nil {
+		return x.Index
+	}
+	return nil
+}
+
+func (x *TreeLeaves) GetFrom() []byte {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *TreeLeaves) GetUntil() []byte {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+// RecordNames asks for records, by the leaves of `bits` bits in which they lie and the
+// first 8 bytes of their entries' hashes; both lists have one length.
+type RecordNames struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Bits          uint32                 `protobuf:"varint,1,opt,name=bits,proto3" json:"bits,omitempty"`
+	Leaf          []uint32               `protobuf:"varint,2,rep,packed,name=leaf,proto3" json:"leaf,omitempty"`
+	Hash          []uint64               `protobuf:"fixed64,3,rep,packed,name=hash,proto3" json:"hash,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecordNames) Reset() {
+	*x = RecordNames{}
+	mi := &file_messages_replica_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecordNames) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecordNames) ProtoMessage() {}
+
+func (x *RecordNames) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_replica_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecordNames.ProtoReflect.Descriptor instead.
+func (*RecordNames) Descriptor() ([]byte, []int) {
+	return file_messages_replica_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *RecordNames) GetBits() uint32 {
+	if x != nil {
+		return x.Bits
+	}
+	return 0
+}
+
+func (x *RecordNames) GetLeaf() []uint32 {
+	if x != nil {
+		return x.Leaf
+	}
+	return nil
+}
+
+func (x *RecordNames) GetHash() []uint64 {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+// RecordPage has records for the receiver to merge.
+type RecordPage struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Records []*HandoffRecord       `protobuf:"bytes,1,rep,name=records,proto3" json:"records,omitempty"`
+	// In an answer: how many of the records asked for it is about; those that are not here
+	// have changed since they were listed.
+	Handled       uint32 `protobuf:"varint,2,opt,name=handled,proto3" json:"handled,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecordPage) Reset() {
+	*x = RecordPage{}
+	mi := &file_messages_replica_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecordPage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecordPage) ProtoMessage() {}
+
+func (x *RecordPage) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_replica_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecordPage.ProtoReflect.Descriptor instead.
+func (*RecordPage) Descriptor() ([]byte, []int) {
+	return file_messages_replica_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *RecordPage) GetRecords() []*HandoffRecord {
+	if x != nil {
+		return x.Records
+	}
+	return nil
+}
+
+func (x *RecordPage) GetHandled() uint32 {
+	if x != nil {
+		return x.Handled
+	}
+	return 0
+}
+
+type ExchangeReply struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Batch uint64                 `protobuf:"varint,1,opt,name=batch,proto3" json:"batch,omitempty"`
+	// Incarnation of the vnode that answers.
+	Incarnation []byte `protobuf:"bytes,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	// The answer to a root: the two are the same.
+	Equal bool `protobuf:"varint,3,opt,name=equal,proto3" json:"equal,omitempty"`
+	// Bits that both trees have, and for a root that was asked for, the tree's own.
+	Bits uint32 `protobuf:"varint,4,opt,name=bits,proto3" json:"bits,omitempty"`
+	// The root that was asked for.
+	Root []byte `protobuf:"bytes,5,opt,name=root,proto3" json:"root,omitempty"`
+	// Digests of the children asked for, in order.
+	Digests []uint32 `protobuf:"fixed32,6,rep,packed,name=digests,proto3" json:"digests,omitempty"`
+	// What lies in the first of the leaves asked for.
+	Leaves []*LeafList `protobuf:"bytes,7,rep,name=leaves,proto3" json:"leaves,omitempty"`
+	// Where the last of these lists ends, if not with the leaf.
+	Next []byte `protobuf:"bytes,8,opt,name=next,proto3" json:"next,omitempty"`
+	// The records asked for.
+	Page *RecordPage `protobuf:"bytes,9,opt,name=page,proto3" json:"page,omitempty"`
+	// How many of the records sent are merged, and how many could not be.
+	Merged        uint32 `protobuf:"varint,10,opt,name=merged,proto3" json:"merged,omitempty"`
+	Damaged       uint32 `protobuf:"varint,11,opt,name=damaged,proto3" json:"damaged,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExchangeReply) Reset() {
+	*x = ExchangeReply{}
+	mi := &file_messages_replica_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExchangeReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExchangeReply) ProtoMessage() {}
+
+func (x *ExchangeReply) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_replica_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExchangeReply.ProtoReflect.Descriptor instead.
+func (*ExchangeReply) Descriptor() ([]byte, []int) {
+	return file_messages_replica_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ExchangeReply) GetBatch() uint64 {
+	if x != nil {
+		return x.Batch
+	}
+	return 0
+}
+
+func (x *ExchangeReply) GetIncarnation() []byte {
+	if x != nil {
+		return x.Incarnation
+	}
+	return nil
+}
+
+func (x *ExchangeReply) GetEqual() bool {
+	if x != nil {
+		return x.Equal
+	}
+	return false
+}
+
+func (x *ExchangeReply) GetBits() uint32 {
+	if x != nil {
+		return x.Bits
+	}
+	return 0
+}
+
+func (x *ExchangeReply) GetRoot() []byte {
+	if x != nil {
+		return x.Root
+	}
+	return nil
+}
+
+func (x *ExchangeReply) GetDigests() []uint32 {
+	if x != nil {
+		return x.Digests
+	}
+	return nil
+}
+
+func (x *ExchangeReply) GetLeaves() []*LeafList {
+	if x != nil {
+		return x.Leaves
+	}
+	return nil
+}
+
+func (x *ExchangeReply) GetNext() []byte {
+	if x != nil {
+		return x.Next
+	}
+	return nil
+}
+
+func (x *ExchangeReply) GetPage() *RecordPage {
+	if x != nil {
+		return x.Page
+	}
+	return nil
+}
+
+func (x *ExchangeReply) GetMerged() uint32 {
+	if x != nil {
+		return x.Merged
+	}
+	return 0
+}
+
+func (x *ExchangeReply) GetDamaged() uint32 {
+	if x != nil {
+		return x.Damaged
+	}
+	return 0
+}
+
+// LeafList has the first 8 bytes of the hashes of a leaf's entries.
+type LeafList struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Hash          []uint64               `protobuf:"fixed64,1,rep,packed,name=hash,proto3" json:"hash,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeafList) Reset() {
+	*x = LeafList{}
+	mi := &file_messages_replica_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeafList) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeafList) ProtoMessage() {}
+
+func (x *LeafList) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_replica_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeafList.ProtoReflect.Descriptor instead.
+func (*LeafList) Descriptor() ([]byte, []int) {
+	return file_messages_replica_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *LeafList) GetHash() []uint64 {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
 var File_messages_replica_proto protoreflect.FileDescriptor
 
 const file_messages_replica_proto_rawDesc = "" +
@@ -1017,7 +1708,61 @@ const file_messages_replica_proto_rawDesc = "" +
 	"timeout_ms\x18\x02 \x01(\rR\ttimeoutMs\"$\n" +
 	"\n" +
 	"ProbeReply\x12\x16\n" +
-	"\x06number\x18\x01 \x01(\x04R\x06numberB'Z%github.com/dynactor/dynactor/messagesb\x06proto3"
+	"\x06number\x18\x01 \x01(\x04R\x06number\"\x92\x04\n" +
+	"\x0fExchangeRequest\x12\x1c\n" +
+	"\tpartition\x18\x01 \x01(\rR\tpartition\x12\f\n" +
+	"\x01n\x18\x02 \x01(\rR\x01n\x12\x12\n" +
+	"\x04plan\x18\x03 \x01(\x04R\x04plan\x12 \n" +
+	"\vincarnation\x18\x04 \x01(\fR\vincarnation\x12\x14\n" +
+	"\x05batch\x18\x05 \x01(\x04R\x05batch\x12\x14\n" +
+	"\x05round\x18\x06 \x01(\x04R\x05round\x121\n" +
+	"\x04root\x18\a \x01(\v2\x1b.dynactor.messages.TreeRootH\x00R\x04root\x124\n" +
+	"\x05nodes\x18\b \x01(\v2\x1c.dynactor.messages.TreeNodesH\x00R\x05nodes\x127\n" +
+	"\x06leaves\x18\t \x01(\v2\x1d.dynactor.messages.TreeLeavesH\x00R\x06leaves\x124\n" +
+	"\x04pull\x18\n" +
+	" \x01(\v2\x1e.dynactor.messages.RecordNamesH\x00R\x04pull\x123\n" +
+	"\x04push\x18\v \x01(\v2\x1d.dynactor.messages.RecordPageH\x00R\x04push\x129\n" +
+	"\arecheck\x18\f \x01(\v2\x1d.dynactor.messages.TreeLeavesH\x00R\arecheck\x12\x1d\n" +
+	"\n" +
+	"timeout_ms\x18\r \x01(\rR\ttimeoutMsB\n" +
+	"\n" +
+	"\bquestion\"2\n" +
+	"\bTreeRoot\x12\x12\n" +
+	"\x04hash\x18\x01 \x01(\fR\x04hash\x12\x12\n" +
+	"\x04bits\x18\x02 \x01(\rR\x04bits\"E\n" +
+	"\tTreeNodes\x12\x12\n" +
+	"\x04bits\x18\x01 \x01(\rR\x04bits\x12\x14\n" +
+	"\x05index\x18\x02 \x03(\rR\x05index\x12\x0e\n" +
+	"\x02to\x18\x03 \x01(\rR\x02to\"`\n" +
+	"\n" +
+	"TreeLeaves\x12\x12\n" +
+	"\x04bits\x18\x01 \x01(\rR\x04bits\x12\x14\n" +
+	"\x05index\x18\x02 \x03(\rR\x05index\x12\x12\n" +
+	"\x04from\x18\x03 \x01(\fR\x04from\x12\x14\n" +
+	"\x05until\x18\x04 \x01(\fR\x05until\"I\n" +
+	"\vRecordNames\x12\x12\n" +
+	"\x04bits\x18\x01 \x01(\rR\x04bits\x12\x12\n" +
+	"\x04leaf\x18\x02 \x03(\rR\x04leaf\x12\x12\n" +
+	"\x04hash\x18\x03 \x03(\x06R\x04hash\"b\n" +
+	"\n" +
+	"RecordPage\x12:\n" +
+	"\arecords\x18\x01 \x03(\v2 .dynactor.messages.HandoffRecordR\arecords\x12\x18\n" +
+	"\ahandled\x18\x02 \x01(\rR\ahandled\"\xcd\x02\n" +
+	"\rExchangeReply\x12\x14\n" +
+	"\x05batch\x18\x01 \x01(\x04R\x05batch\x12 \n" +
+	"\vincarnation\x18\x02 \x01(\fR\vincarnation\x12\x14\n" +
+	"\x05equal\x18\x03 \x01(\bR\x05equal\x12\x12\n" +
+	"\x04bits\x18\x04 \x01(\rR\x04bits\x12\x12\n" +
+	"\x04root\x18\x05 \x01(\fR\x04root\x12\x18\n" +
+	"\adigests\x18\x06 \x03(\aR\adigests\x123\n" +
+	"\x06leaves\x18\a \x03(\v2\x1b.dynactor.messages.LeafListR\x06leaves\x12\x12\n" +
+	"\x04next\x18\b \x01(\fR\x04next\x121\n" +
+	"\x04page\x18\t \x01(\v2\x1d.dynactor.messages.RecordPageR\x04page\x12\x16\n" +
+	"\x06merged\x18\n" +
+	" \x01(\rR\x06merged\x12\x18\n" +
+	"\adamaged\x18\v \x01(\rR\adamaged\"\x1e\n" +
+	"\bLeafList\x12\x12\n" +
+	"\x04hash\x18\x01 \x03(\x06R\x04hashB'Z%github.com/dynactor/dynactor/messagesb\x06proto3"
 
 var (
 	file_messages_replica_proto_rawDescOnce sync.Once
@@ -1031,7 +1776,7 @@ func file_messages_replica_proto_rawDescGZIP() []byte {
 	return file_messages_replica_proto_rawDescData
 }
 
-var file_messages_replica_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_messages_replica_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_messages_replica_proto_goTypes = []any{
 	(*ReadRequest)(nil),      // 0: dynactor.messages.ReadRequest
 	(*ReadReply)(nil),        // 1: dynactor.messages.ReadReply
@@ -1046,17 +1791,34 @@ var file_messages_replica_proto_goTypes = []any{
 	(*FillDigest)(nil),       // 10: dynactor.messages.FillDigest
 	(*ProbeRequest)(nil),     // 11: dynactor.messages.ProbeRequest
 	(*ProbeReply)(nil),       // 12: dynactor.messages.ProbeReply
+	(*ExchangeRequest)(nil),  // 13: dynactor.messages.ExchangeRequest
+	(*TreeRoot)(nil),         // 14: dynactor.messages.TreeRoot
+	(*TreeNodes)(nil),        // 15: dynactor.messages.TreeNodes
+	(*TreeLeaves)(nil),       // 16: dynactor.messages.TreeLeaves
+	(*RecordNames)(nil),      // 17: dynactor.messages.RecordNames
+	(*RecordPage)(nil),       // 18: dynactor.messages.RecordPage
+	(*ExchangeReply)(nil),    // 19: dynactor.messages.ExchangeReply
+	(*LeafList)(nil),         // 20: dynactor.messages.LeafList
 }
 var file_messages_replica_proto_depIdxs = []int32{
 	5,  // 0: dynactor.messages.HandoffRequest.records:type_name -> dynactor.messages.HandoffRecord
 	8,  // 1: dynactor.messages.FillRequest.wanted:type_name -> dynactor.messages.FillKey
 	5,  // 2: dynactor.messages.FillReply.records:type_name -> dynactor.messages.HandoffRecord
 	10, // 3: dynactor.messages.FillReply.digests:type_name -> dynactor.messages.FillDigest
-	4,  // [4:4] is the sub-list for method output_type
-	4,  // [4:4] is the sub-list for method input_type
-	4,  // [4:4] is the sub-list for extension type_name
-	4,  // [4:4] is the sub-list for extension extendee
-	0,  // [0:4] is the sub-list for field type_name
+	14, // 4: dynactor.messages.ExchangeRequest.root:type_name -> dynactor.messages.TreeRoot
+	15, // 5: dynactor.messages.ExchangeRequest.nodes:type_name -> dynactor.messages.TreeNodes
+	16, // 6: dynactor.messages.ExchangeRequest.leaves:type_name -> dynactor.messages.TreeLeaves
+	17, // 7: dynactor.messages.ExchangeRequest.pull:type_name -> dynactor.messages.RecordNames
+	18, // 8: dynactor.messages.ExchangeRequest.push:type_name -> dynactor.messages.RecordPage
+	16, // 9: dynactor.messages.ExchangeRequest.recheck:type_name -> dynactor.messages.TreeLeaves
+	5,  // 10: dynactor.messages.RecordPage.records:type_name -> dynactor.messages.HandoffRecord
+	20, // 11: dynactor.messages.ExchangeReply.leaves:type_name -> dynactor.messages.LeafList
+	18, // 12: dynactor.messages.ExchangeReply.page:type_name -> dynactor.messages.RecordPage
+	13, // [13:13] is the sub-list for method output_type
+	13, // [13:13] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_messages_replica_proto_init() }
@@ -1064,13 +1826,21 @@ func file_messages_replica_proto_init() {
 	if File_messages_replica_proto != nil {
 		return
 	}
+	file_messages_replica_proto_msgTypes[13].OneofWrappers = []any{
+		(*ExchangeRequest_Root)(nil),
+		(*ExchangeRequest_Nodes)(nil),
+		(*ExchangeRequest_Leaves)(nil),
+		(*ExchangeRequest_Pull)(nil),
+		(*ExchangeRequest_Push)(nil),
+		(*ExchangeRequest_Recheck)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_messages_replica_proto_rawDesc), len(file_messages_replica_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
