@@ -35,6 +35,9 @@ type (
 // may have failed.
 type askAgain struct{}
 
+// RuntimeControl lets it overtake: a vnode reads for its trees between two turns.
+func (*sliceGranted) RuntimeControl() {}
+
 // admit is the tick of admission, creditDue says that there is credit again.
 type (
 	admit     struct{}
@@ -44,7 +47,7 @@ type (
 // RuntimeControl lets it overtake.
 func (*admit) RuntimeControl() {}
 
-// admissionActor hands slices of time to transfers and fills (§ 6.5).
+// admissionActor hands slices of time to what runs in the background (§ 6.5).
 type admissionActor struct {
 	s          *Services
 	self       *actor.PID

@@ -39,7 +39,8 @@ func TestMain(m *testing.M) {
 
 // setup says what a rig is made of.
 type setup struct {
-	nodes      int // n1 is real, the others are the test's
+	self       string // empty: n1
+	nodes      int    // n1 is real, the others are the test's
 	partitions int
 	capacity   int // of each of the others; 0 is 1, which is n1's
 	buckets    []member.Bucket
@@ -79,7 +80,11 @@ func start(t testing.TB, o setup) *rig {
 	if o.engine == nil {
 		o.engine = memory.New()
 	}
-	r := &rig{t: t, engine: faulty.New(o.engine), system: actortest.System(t, "n1"), doc: documentOf(t, o)}
+	if o.self == "" {
+		o.self = "n1"
+	}
+	self := founding.Candidate{ID: dynamo.NodeID(o.self), Store: [16]byte{o.self[1] - '0'}, Start: 1}
+	r := &rig{t: t, engine: faulty.New(o.engine), system: actortest.System(t, o.self), doc: documentOf(t, o)}
 	if o.document != nil {
 		r.doc = o.document(r.doc)
 	}
@@ -91,11 +96,11 @@ func start(t testing.TB, o setup) *rig {
 	r.probe = actortest.NewProbe(r.system)
 	r.clock.Store(int64(time.Hour))
 	config := Config{
-		Self: "n1", System: r.system, Engine: r.engine, Reachable: ring.Everyone, Now: r.now, Log: slog.New(slog.DiscardHandler),
+		Self: self.ID, System: r.system, Engine: r.engine, Reachable: ring.Everyone, Now: r.now, Log: slog.New(slog.DiscardHandler),
 		HintBytes: 1 << 20, MaxValue: 1 << 20, MaxRequests: 100, Timeout: actortest.Patience, DigestAbove: 1000, ReaderCount: 2,
-		OnDocument: func(member.Document) {},
+		OnDocument: func(member.Document) {}, running: func() dynamo.Timestamp { return dynamo.Timestamp(time.Now().UnixNano()) },
 		Founding: Founding{
-			Config:    founding.Config{Self: founding.Candidate{ID: "n1", Store: [16]byte{1}, Start: 1}},
+			Config:    founding.Config{Self: self},
 			Addresses: func() []*messages.Address { return nil }, Peers: func() []dynamo.NodeID { return nil },
 			Load: r.disk.load, StoreDocument: r.disk.storeDocument, StoreVote: r.disk.storeVote, Moved: func(dynamo.NodeID, string) {},
 		},
@@ -221,9 +226,9 @@ func copied(t testing.TB, e storage.Engine) *memory.Engine {
 }
 
 // pid is the vnode of partition 0.
-func (r *rig) pid() *actor.PID { return on("n1", vnodeName(0)) }
+func (r *rig) pid() *actor.PID { return on(r.s.Self, vnodeName(0)) }
 
-func (r *rig) coordinator() *actor.PID { return on("n1", nameCoordinator) }
+func (r *rig) coordinator() *actor.PID { return on(r.s.Self, nameCoordinator) }
 
 var bucketB = []byte("b")
 

@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -153,7 +154,10 @@ func (v *vnodeActor) stored(key []byte) (s vnode.Stored, size HintCount, there b
 	}
 	s, err = vnode.DecodeStored(key, b)
 	if isCorrupt(err) {
-		v.s.corrupt(v.partition, key, err)
+		v.s.countCorrupt(v.partition, key, err)
+		if _, _, kept := vnode.ParseHintKey(key); !kept {
+			v.write.damaged = append(v.write.damaged, bytes.Clone(key))
+		}
 		v.write.open().Set(vnode.CorruptKey(key), b)
 		return vnode.Stored{}, hintSize(key, b), true, nil
 	}
@@ -315,6 +319,9 @@ func (v *vnodeActor) dropHint(h *hint) (dropped bool, err error) {
 	if h.damaged && !have.IsZero() || !h.damaged && !have.Record.SameCausal(h.record) {
 		return false, nil
 	}
+	if !kept {
+		v.write.touch(h.key, have)
+	}
 	v.write.drop(h.key)
 	if kept {
 		v.countHint(node, HintCount{Records: -1, Bytes: -size.Bytes})
@@ -341,7 +348,7 @@ func (v *vnodeActor) handoff(m *messages.HandoffRequest, sender *actor.PID) {
 	}
 	for _, r := range all {
 		position, _ := v.s.place(v.partition, m.GetPartition(), r.Key) // was checked
-		err := v.accept(r, position)
+		_, _, err := v.accept(r, position)
 		switch {
 		case errors.Is(err, vnode.ErrBroken):
 			// Whoever hands it over keeps it. A restart would help nobody.

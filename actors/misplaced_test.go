@@ -9,6 +9,7 @@ import (
 
 	"github.com/dynactor/dynactor/actors/actortest"
 	"github.com/dynactor/dynactor/dynamo"
+	"github.com/dynactor/dynactor/dynamo/hashtree"
 	"github.com/dynactor/dynactor/dynamo/member"
 	"github.com/dynactor/dynactor/dynamo/transfer"
 	"github.com/dynactor/dynactor/dynamo/vnode"
@@ -91,6 +92,17 @@ func TestMisplacedObjects(t *testing.T) {
 	}
 	if got := x.node.Counters().Moved.Load(); got != uint64(len(x.names)) {
 		t.Errorf("%d counted as moved", got)
+	}
+	// What is dropped is dropped from the hash tree, too: should the node become a replica
+	// again, it must not seem to have what it has not.
+	actortest.Eventually(t, "the tree was read", func() bool { return x.node.Counters().TreeRanges.Load() >= 1<<hashtree.MinBits })
+	x.stop()
+	saved, err := x.engine.Get(nil, vnode.TreeKey(x.p, 3))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if tree, err := hashtree.Decode(saved, x.doc.Settled.Partitions(), x.p); err != nil || tree.Root() != (hashtree.Node{}) {
+		t.Errorf("the tree has %v, %v", tree.Root(), err)
 	}
 }
 

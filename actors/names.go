@@ -19,6 +19,7 @@ const (
 	nameDetector    = messages.TargetDetector
 	nameTransfers   = messages.TargetTransfers
 	nameAdmission   = "admission"
+	nameExchanges   = messages.TargetExchanges
 )
 
 // vnodeName is the name of a partition's vnode, the same on every node.

@@ -74,6 +74,7 @@ func (n *nodeActor) Receive(ctx actor.Context) {
 		{nameMembership, newMembership(n.s)},
 		{nameAdmission, newAdmission(n.s)},
 		{nameTransfers, newTransfers(n.s)},
+		{nameExchanges, newExchanges(n.s)},
 	} {
 		if _, spawnErr := ctx.SpawnNamed(child.props, child.name); spawnErr != nil {
 			err = errors.Join(err, fmt.Errorf("spawn %s: %w", child.name, spawnErr))

@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"bytes"
 	"log/slog"
 	"sync/atomic"
 	"time"
@@ -34,6 +35,15 @@ type Counters struct {
 	// Moved are objects handed over to their replicas and dropped; Filled those
 	// taken from other replicas to fill a partition.
 	Moved, Filled atomic.Uint64
+	// TreeRanges are ranges of hash trees that were read, TreeEntries what they held, and
+	// TreeWrong the leaves that were not what the store held although nothing was known
+	// against them.
+	TreeRanges, TreeEntries, TreeWrong atomic.Uint64
+	// Exchanges are comparisons with other replicas that this node began and that were
+	// complete, ExchangesEqual those that found no difference, ExchangesFailed those that
+	// were not complete. Mended are records that an exchange of this node or of another one
+	// has changed here.
+	Exchanges, ExchangesEqual, ExchangesFailed, Mended atomic.Uint64
 	// Corrupt are stored values that failed their checksum.
 	Corrupt atomic.Uint64
 }
@@ -57,8 +67,17 @@ func (c *Counters) siblings(n int) {
 	}
 }
 
-// corrupt reports a stored value that cannot be read.
+// corrupt reports a stored value that cannot be read. If it is an object's, the vnode's
+// tree is to say that it is missing, so that an exchange brings it back.
 func (s *Services) corrupt(p dynamo.Partition, storageKey []byte, err error) {
+	s.countCorrupt(p, storageKey, err)
+	if _, _, ok := vnode.ParseObjectKey(storageKey); ok && s.System != nil {
+		s.System.Root.Send(on(s.Self, vnodeName(p)), &doubted{key: bytes.Clone(storageKey)})
+	}
+}
+
+// countCorrupt reports a stored value that cannot be read to whoever looks.
+func (s *Services) countCorrupt(p dynamo.Partition, storageKey []byte, err error) {
 	s.Counters.Corrupt.Add(1)
 	_, key, _ := vnode.ParseObjectKey(storageKey)
 	s.Log.Error("stored value is corrupt", slog.Uint64("partition", uint64(p)),

@@ -78,6 +78,13 @@ type Config struct {
 	ReaderCount int
 	// OnDocument is called with each cluster document that comes into force.
 	OnDocument func(member.Document)
+	// ExchangeInterval is how often two replicas are compared, at least; 0: only when an
+	// operator says so.
+	ExchangeInterval time.Duration
+	// pace and running are for tests; running is a clock for slices of time where that of
+	// the node stands still.
+	pace    upkeepPace
+	running func() dynamo.Timestamp
 	// Founding is how this node takes part in founding a cluster.
 	Founding Founding
 }
@@ -149,7 +156,7 @@ func (s *Services) answerFailure(sender *actor.PID, message any, f *messages.Fai
 	info, known := messages.InfoOf(n)
 	local := false
 	switch message.(type) {
-	case *coordinate, *dropHints:
+	case *coordinate, *dropHints, *mergePage:
 		local = true
 	}
 	if local || ok && known && info.Request {
@@ -178,6 +185,10 @@ func messageSize(m any) int {
 			size += len(r.GetRecord()) + len(r.GetKey()) + 64
 		}
 		return size + 128*len(m.GetDigests())
+	case *messages.ExchangeRequest, *messages.ExchangeReply:
+		return 64 + proto.Size(m.(proto.Message))
+	case *mergePage:
+		return recordBytes(m.records) + 64
 	case *messages.PutRequest:
 		return len(m.GetValue()) + len(m.GetContext()) + len(m.GetKey()) + 64
 	case proto.Message:

@@ -122,8 +122,9 @@ type vnodeActor struct {
 	waiting waitingRoom
 	// turn are those of them that are being handled: the mailbox, which answers
 	// for its own batch when the handler panics, does not know of them.
-	turn  []rt.Envelope
-	write writeBatch
+	turn   []rt.Envelope
+	write  writeBatch
+	upkeep upkeep
 }
 
 func newVnode(s *Services, p dynamo.Partition) *actor.Props {
@@ -139,6 +140,8 @@ func (v *vnodeActor) Receive(ctx actor.Context) {
 	switch m := ctx.Message().(type) {
 	case *actor.Started:
 		v.self = ctx.Self()
+		v.upkeep.looked = time.Now()
+		v.armUpkeep()
 		v.open()
 	case *rt.Batch:
 		v.handle(m.Envelopes)
@@ -150,6 +153,14 @@ func (v *vnodeActor) Receive(ctx actor.Context) {
 		v.onRetry(m)
 	case *drain:
 		v.onDrain(m)
+	case *sliceGranted:
+		v.onSlice()
+	case *rangeRead:
+		v.onRange(m)
+	case *doubted:
+		v.onDoubted(m)
+	case *upkeepTick:
+		v.onUpkeep(m)
 	case *actor.Restarting, *actor.Stopping:
 		v.abandon()
 	}
@@ -159,6 +170,9 @@ func (v *vnodeActor) Receive(ctx actor.Context) {
 // durable no dot can be made, so messages wait.
 func (v *vnodeActor) open() {
 	meta, found, err := v.readMeta()
+	if err == nil {
+		err = v.loadTrees()
+	}
 	if err != nil {
 		v.fail("read the vnode's own state", err)
 		return
@@ -232,6 +246,7 @@ func (v *vnodeActor) onLease(m *leased) {
 		v.handle(v.turn)
 		v.turn = nil
 	}
+	v.care()
 }
 
 // extend leases further epochs before the last lease is used up.
@@ -252,7 +267,14 @@ func (v *vnodeActor) onDrain(m *drain) {
 		m.done(nil) // without the mark the next start raises the epoch floor
 		return
 	}
-	v.commitMeta(v.state.Stop(), m.done)
+	b := v.s.Engine.NewBatch()
+	b.Set(vnode.MetaKey(v.partition), v.state.Stop().Encode())
+	saved := v.checkpoint(b, 0)
+	if err := b.Commit(storage.Synced, m.done); err != nil {
+		m.done(err)
+		return
+	}
+	saved()
 }
 
 // fail stops acknowledging and tries the store again later. It is reported
@@ -310,6 +332,7 @@ func (v *vnodeActor) abandon() {
 	v.waiting.all, v.turn = slices.Concat(v.turn, v.waiting.all), nil
 	v.release(messages.Fail(messages.CodeInternal, "partition %d on %s restarts or stops", v.partition, v.s.Self))
 	v.uncountHints()
+	v.leave()
 	if v.write.batch != nil {
 		v.write.batch.Discard()
 		v.write.batch = nil
@@ -335,6 +358,10 @@ func (v *vnodeActor) handle(batch []rt.Envelope) {
 			v.handoff(m, e.Sender)
 		case *messages.FillRequest:
 			v.fill(m, e)
+		case *messages.ExchangeRequest:
+			v.compare(m, e)
+		case *mergePage:
+			v.mergePage(m, e.Sender)
 		case *coordinate:
 			v.coordinate(m, e.Sender)
 		case *keepHint:

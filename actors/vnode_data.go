@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"time"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/dynactor/dynactor/actors/rt"
 	"github.com/dynactor/dynactor/dynamo"
+	"github.com/dynactor/dynactor/dynamo/hashtree"
 	"github.com/dynactor/dynactor/dynamo/version"
 	"github.com/dynactor/dynactor/dynamo/vnode"
 	"github.com/dynactor/dynactor/messages"
@@ -34,8 +36,12 @@ type writeBatch struct {
 	engine storage.Engine
 	// hinted is how the turn has changed the table of hints; dropped are the keys
 	// of those, and of objects, that it drops.
-	hinted             []hintChange
-	dropped            map[string]bool
+	hinted  []hintChange
+	dropped map[string]bool
+	// touched are the objects that the turn writes or drops, each with the hash of its
+	// entry before the turn; damaged are objects whose values it could not read.
+	touched            map[string]hashtree.Hash
+	damaged            [][]byte
 	key, object, value []byte // buffers
 }
 
@@ -53,6 +59,8 @@ func (w *writeBatch) reset(e storage.Engine) {
 	w.after = w.after[:0]
 	clear(w.fresh)
 	clear(w.dropped)
+	clear(w.touched)
+	w.damaged = nil
 	w.hinted = w.hinted[:0]
 }
 
@@ -70,6 +78,23 @@ func (w *writeBatch) set(key []byte, s vnode.Stored) {
 		w.fresh = make(map[string]vnode.Stored)
 	}
 	w.fresh[string(key)] = s
+}
+
+// setObject adds a record to the turn and notes what it was.
+func (w *writeBatch) setObject(key []byte, s, was vnode.Stored) {
+	w.touch(key, was)
+	w.set(key, s)
+}
+
+// touch notes what an object was before the turn.
+func (w *writeBatch) touch(key []byte, was vnode.Stored) {
+	if _, again := w.touched[string(key)]; again {
+		return
+	}
+	if w.touched == nil {
+		w.touched = make(map[string]hashtree.Hash)
+	}
+	w.touched[string(key)] = hashUnder(key, was.Record)
 }
 
 // drop removes a key, and what the turn has set there.
@@ -114,8 +139,9 @@ func (v *vnodeActor) loadForWrite(key []byte) (vnode.Stored, error) {
 	}
 	s, err := vnode.DecodeStored(key, b)
 	if isCorrupt(err) {
-		v.s.corrupt(v.partition, key, err)
-		v.write.open().Set(vnode.CorruptKey(key), b) // kept for inspection
+		v.s.countCorrupt(v.partition, key, err)
+		v.write.damaged = append(v.write.damaged, bytes.Clone(key)) // the tree may have what it was
+		v.write.open().Set(vnode.CorruptKey(key), b)                // kept for inspection
 		return vnode.Stored{}, nil
 	}
 	return s, err
@@ -156,7 +182,7 @@ func (v *vnodeActor) coordinate(m *coordinate, sender *actor.PID) {
 	switch {
 	case result.Known && !result.Marked:
 	case m.hintFor == "":
-		w.set(w.key, result.Stored)
+		w.setObject(w.key, result.Stored, stored)
 	default:
 		if f := v.full(len(m.put.Value)); f != nil && !result.Known {
 			v.s.answer(sender, v.self, f)
@@ -226,7 +252,7 @@ func (v *vnodeActor) replicate(m *messages.ReplicateRequest, sender *actor.PID) 
 
 // merge adds a coordinator's record to what is stored of its key.
 func (v *vnodeActor) merge(r messages.Replicate, position [16]byte) error {
-	err := v.accept(r, position)
+	_, _, err := v.accept(r, position)
 	if errors.Is(err, vnode.ErrBroken) {
 		// Whoever is in this turn is answered by the mailbox.
 		panic(fmt.Sprintf("vnode %d: position %x: %v", v.partition, position, err))
@@ -234,28 +260,25 @@ func (v *vnodeActor) merge(r messages.Replicate, position [16]byte) error {
 	return err
 }
 
-// accept adds a record to what is stored of its key. An error may be
-// vnode.ErrBroken.
-func (v *vnodeActor) accept(r messages.Replicate, position [16]byte) error {
+// accept adds a record to what is stored of its key, and returns that before and after.
+// An error may be vnode.ErrBroken.
+func (v *vnodeActor) accept(r messages.Replicate, position [16]byte) (before, after vnode.Stored, err error) {
 	w := &v.write
 	w.key = vnode.AppendObjectKey(w.key[:0], v.partition, r.N, position, r.Key)
-	stored, err := v.loadForWrite(w.key)
-	if err != nil {
-		return err
+	if before, err = v.loadForWrite(w.key); err != nil {
+		return before, before, err
 	}
-	merged, changed, err := v.state.Accept(stored, r.Record)
-	if err != nil {
-		return err
+	after, changed, err := v.state.Accept(before, r.Record)
+	if err == nil && changed {
+		w.setObject(w.key, after, before)
 	}
-	if changed {
-		w.set(w.key, merged)
-	}
-	return nil
+	return before, after, err
 }
 
 // commit applies the turn's writes and arranges the answers.
 func (v *vnodeActor) commit() {
 	w := &v.write
+	v.mark()
 	if batch := w.finish(); batch != nil {
 		d := storage.Applied
 		if w.sync {
@@ -269,6 +292,7 @@ func (v *vnodeActor) commit() {
 		}
 	}
 	w.hinted = w.hinted[:0] // is committed
+	v.grow()
 	for _, a := range w.applied {
 		v.s.answer(a.to, v.self, a.message)
 	}
