@@ -238,7 +238,7 @@ func (t *exchangesActor) repair(m *messages.RepairRequest) *messages.RepairReply
 			continue
 		}
 		switch {
-		case r.last < m.GetNumber():
+		case r.last < m.GetNumber(), !r.outcome.Complete && t.schedule.Hurried(p):
 			continue
 		case r.outcome.Complete:
 			out.Complete++

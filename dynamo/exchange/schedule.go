@@ -16,6 +16,9 @@ const (
 	// soon is which part of the interval passes before a pair is compared again that
 	// differed, or whose exchange failed for the first time.
 	soon = 10
+	// hurriedTries is how often an exchange is begun that Hurry asked for, hurriedPause
+	// the time between.
+	hurriedTries, hurriedPause = 5, time.Second
 	// Never is the interval of a schedule that names only what Hurry told it to.
 	Never time.Duration = -1
 )
@@ -38,8 +41,10 @@ type turn struct {
 	due      dynamo.Timestamp
 	running  bool
 	differed bool
-	// hurried: it comes before all others, and, if it runs, once more after that.
-	hurried  bool
+	// tries is how often it is still begun before all others, until an exchange is
+	// complete; again: one runs that was begun before Hurry.
+	tries int
+	again bool
 	failures int
 	// gone: the pair is kept only for its running exchange.
 	gone bool
@@ -86,24 +91,32 @@ func (s *Schedule) Set(now dynamo.Timestamp, pairs []Pair) {
 func (s *Schedule) Next(now dynamo.Timestamp) []Pair {
 	var due []Pair
 	for p, x := range s.pairs {
-		if !x.running && (x.hurried || x.due <= now && s.interval > 0) {
+		if !x.running && x.due <= now && (x.tries > 0 || s.interval > 0) {
 			due = append(due, p)
 		}
 	}
 	slices.SortFunc(due, func(a, b Pair) int { return s.compare(now, a, b) })
 	due = due[:min(len(due), max(0, s.limit-s.running))]
 	for _, p := range due {
-		s.pairs[p].running, s.pairs[p].hurried = true, false
+		s.pairs[p].running = true
 		s.running++
 	}
 	return due
 }
 
-// Hurry makes an exchange of a pair due before all others, once.
+// Hurry makes an exchange of a pair due before all others, that begins from now on. If
+// it fails it is tried again soon, a few times.
 func (s *Schedule) Hurry(now dynamo.Timestamp, p Pair) {
 	if x := s.pairs[p]; x != nil {
-		x.hurried, x.due = true, min(x.due, now)
+		x.tries, x.again, x.due = hurriedTries, x.running, now
 	}
+}
+
+// Hurried reports whether an exchange that Hurry asked for is still to be made, or made
+// again.
+func (s *Schedule) Hurried(p Pair) bool {
+	x := s.pairs[p]
+	return x != nil && x.tries > 0
 }
 
 // compare puts first what was hurried, then what is late by an interval, so that pairs which always differ
@@ -112,7 +125,7 @@ func (s *Schedule) Hurry(now dynamo.Timestamp, p Pair) {
 func (s *Schedule) compare(now dynamo.Timestamp, a, b Pair) int {
 	rank := func(p Pair) int {
 		switch x := s.pairs[p]; {
-		case x.hurried:
+		case x.tries > 0:
 			return -1
 		case now.Sub(x.due) >= s.interval:
 			return 0
@@ -148,8 +161,21 @@ func (s *Schedule) Done(now dynamo.Timestamp, p Pair, o Outcome) {
 		x.failures, x.differed = 0, true
 		wait /= soon
 	}
-	if x.due = now.Add(wait); x.hurried {
-		x.due = now
+	x.due = now.Add(wait)
+	x.hurry(now, o.Complete)
+}
+
+// hurry goes on with what Hurry asked for.
+func (x *turn) hurry(now dynamo.Timestamp, complete bool) {
+	switch {
+	case x.again:
+		x.again, x.due = false, now
+	case complete:
+		x.tries = 0
+	case x.tries > 0:
+		if x.tries--; x.tries > 0 {
+			x.due = now.Add(hurriedPause)
+		}
 	}
 }
 
@@ -159,7 +185,7 @@ func (s *Schedule) Wake() (at dynamo.Timestamp, ok bool) {
 		return 0, false
 	}
 	for _, x := range s.pairs {
-		if !x.running && (x.hurried || s.interval > 0) && (!ok || x.due < at) {
+		if !x.running && (x.tries > 0 || s.interval > 0) && (!ok || x.due < at) {
 			at, ok = x.due, true
 		}
 	}

@@ -164,3 +164,64 @@ func TestEveryPairHasItsTurn(t *testing.T) {
 		}
 	})
 }
+
+// TestHurry: what an operator asks for comes first, begins after it was asked for, and is
+// tried again when it fails, a few times; also where nothing else is ever due.
+func TestHurry(t *testing.T) {
+	all := []Pair{{1, 3, "a"}, {1, 3, "b"}, {2, 3, "c"}}
+	for _, interval := range []time.Duration{time.Hour, Never} {
+		s := NewSchedule(interval, 1)
+		next := func(d time.Duration, want string) {
+			t.Helper()
+			if got := names(s.Next(at(d))); got != want {
+				t.Fatalf("%v: after %v: %q, want %q", interval, d, got, want)
+			}
+		}
+		s.Set(at(0), all)
+		if interval == Never {
+			next(0, "")
+			if _, ok := s.Wake(); ok {
+				t.Error("it wakes although nothing will be due")
+			}
+		} else {
+			for _, p := range all {
+				next(0, string(p.Peer))
+				s.Done(at(0), p, equal)
+			}
+		}
+		s.Hurry(at(time.Second), Pair{9, 3, "a"}) // there is none
+		s.Hurry(at(time.Second), all[1])
+		if !s.Hurried(all[1]) || s.Hurried(all[0]) || s.Hurried(Pair{9, 3, "a"}) {
+			t.Errorf("%v: hurried is not what was", interval)
+		}
+		next(time.Second, "b")
+		s.Hurry(at(2*time.Second), all[1]) // the one that runs may have looked before
+		s.Done(at(3*time.Second), all[1], equal)
+		if !s.Hurried(all[1]) {
+			t.Errorf("%v: one that had begun before is enough", interval)
+		}
+		next(3*time.Second, "b")
+		d := 4 * time.Second
+		for range hurriedTries - 1 {
+			s.Done(at(d), all[1], failed)
+			next(d, "")
+			if got, ok := s.Wake(); !ok || got > at(d+hurriedPause) {
+				t.Errorf("%v: it does not wake", interval)
+			}
+			d += hurriedPause
+			next(d, "b")
+		}
+		s.Done(at(d), all[1], failed)
+		if s.Hurried(all[1]) {
+			t.Errorf("%v: it is tried for ever", interval)
+		}
+		next(d+hurriedPause, "")
+		s.Hurry(at(d), all[2])
+		next(d, "c")
+		s.Done(at(d), all[2], mended)
+		next(d, "")
+		if s.Hurried(all[2]) {
+			t.Errorf("%v: it was complete", interval)
+		}
+	}
+}
