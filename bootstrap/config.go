@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/dynactor/dynactor/dynamo"
+	"github.com/dynactor/dynactor/dynamo/exchange"
 	"github.com/dynactor/dynactor/dynamo/member"
 	"github.com/dynactor/dynactor/dynamo/ring"
 )
@@ -64,6 +65,9 @@ type Config struct {
 	// HintsMB is how much the node keeps for others that cannot be reached, in
 	// MiB; then it refuses to keep more.
 	HintsMB int
+	// AAEInterval is how often two replicas are compared, at least; 0: only when an
+	// operator says so.
+	AAEInterval time.Duration
 	// TLSCert, TLSKey, TLSCA are files in PEM form; with them, links use TLS
 	// 1.3 and nodes show certificates to each other. All three or none.
 	TLSCert, TLSKey, TLSCA string
@@ -84,6 +88,7 @@ func Default() Config {
 		Timeout:     5 * time.Second,
 		CacheMB:     64,
 		HintsMB:     1024,
+		AAEInterval: exchange.DefaultInterval,
 		LogLevel:    "info",
 		LogFormat:   "text",
 	}
@@ -208,6 +213,9 @@ func (c Config) checkNumbers(bad func(string, string, ...any)) {
 	within("hints-mb", c.HintsMB, 0, 1<<20)
 	if q := c.Partitions; q < 1 || q > ring.MaxPartitions || q&(q-1) != 0 {
 		bad("partitions", "%d is not a power of two within 1 to %d", q, ring.MaxPartitions)
+	}
+	if d := c.AAEInterval; d != 0 && (d < time.Second || d > 30*24*time.Hour) {
+		bad("aae-interval", "%v is neither 0 nor within 1s to 720h", d)
 	}
 	if c.Timeout < time.Millisecond || c.Timeout > time.Minute {
 		bad("timeout", "%v is not within 1ms to 1m", c.Timeout)

@@ -55,6 +55,7 @@ func TestValidateNamesEveryProblem(t *testing.T) {
 		{"max-requests", "not within", func(c *Config) { c.MaxRequests = 0 }},
 		{"timeout", "not within", func(c *Config) { c.Timeout = time.Hour }},
 		{"hints-mb", "not within", func(c *Config) { c.HintsMB = -1 }},
+		{"aae-interval", "neither 0 nor", func(c *Config) { c.AAEInterval = time.Millisecond }},
 		{"cache-mb", "not within", func(c *Config) { c.CacheMB = 1 }},
 		{"tls-cert", "or none", func(c *Config) { c.TLSCA = "ca" }},
 		{"log-level", "not debug", func(c *Config) { c.LogLevel = "loud" }},

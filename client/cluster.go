@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/dynactor/dynactor/dynamo/member"
 	"github.com/dynactor/dynactor/messages"
 )
@@ -157,49 +159,66 @@ type Transfer struct {
 // Transfers asks every member what it has to move. Members that do not answer are in
 // the error; the others' answers are there all the same.
 func (c *Cluster) Transfers(ctx context.Context) ([]Transfer, error) {
-	status, err := c.Status(ctx)
+	status, err := c.known(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if err := c.client.Ready(ctx); err != nil { // it knows where the others are
-		return nil, err
+	return ofAll(status.members(), func(node string) ([]Transfer, error) { return c.transfersOf(ctx, node) })
+}
+
+// members are the names of those that are not gone.
+func (s ClusterStatus) members() []string {
+	out := make([]string, len(s.Nodes))
+	for i, n := range s.Nodes {
+		out[i] = string(n.Node)
 	}
-	// All at once: one that is dead must not take the time of the others.
-	all, problems := make([][]Transfer, len(status.Nodes)), make([]error, len(status.Nodes))
+	return out
+}
+
+// ofAll asks all nodes at once: one that is dead must not take the time of the others.
+func ofAll[T any](nodes []string, ask func(node string) ([]T, error)) ([]T, error) {
+	all, problems := make([][]T, len(nodes)), make([]error, len(nodes))
 	var wg sync.WaitGroup
-	for i, n := range status.Nodes {
-		wg.Go(func() { all[i], problems[i] = c.transfersOf(ctx, string(n.Node)) })
+	for i, node := range nodes {
+		wg.Go(func() { all[i], problems[i] = ask(node) })
 	}
 	wg.Wait()
 	return slices.Concat(all...), errors.Join(problems...)
 }
 
-// transfersWait is how long a member may take to be connected and to answer.
-const transfersWait = 2 * time.Second
+// memberWait is how long a member may take to be connected and to answer.
+const memberWait = 2 * time.Second
 
-func (c *Cluster) transfersOf(ctx context.Context, node string) ([]Transfer, error) {
-	ctx, cancel := context.WithTimeout(ctx, transfersWait)
+// askMember asks an actor of one member.
+func askMember[R proto.Message](ctx context.Context, c *Client, node, target string, m proto.Message) (R, error) {
+	var none R
+	ctx, cancel := context.WithTimeout(ctx, memberWait)
 	defer cancel()
-	if err := c.client.connectedTo(ctx, node); err != nil {
-		return nil, err
+	if err := c.connectedTo(ctx, node); err != nil {
+		return none, err
 	}
-	reply, err := c.client.ask(ctx, node, messages.TargetTransfers, &messages.TransfersRequest{TimeoutMs: 1000})
+	reply, err := c.ask(ctx, node, target, m)
 	if err != nil {
-		return nil, &Error{Kind: ErrUnavailable, Node: node, Text: "no answer", Cause: err}
+		return none, &Error{Kind: ErrUnavailable, Node: node, Text: "no answer", Cause: err}
 	}
 	switch r := reply.message.(type) {
 	case *messages.Failure:
-		return nil, fromFailure(node, r)
-	case *messages.TransfersReply:
-		var out []Transfer
-		for _, x := range r.GetTransfers() {
-			out = append(out, Transfer{
-				Node: node, Partition: int(x.GetPartition()), Kind: x.GetKind(), For: x.GetNode(), Running: x.GetRunning(),
-				Took: time.Duration(x.GetRunningMs()) * time.Millisecond, Records: x.GetRecords(), Bytes: x.GetBytes(),
-				Remaining: x.GetRemaining(), Problem: x.GetProblem(), Retry: time.Duration(x.GetRetryMs()) * time.Millisecond,
-			})
-		}
-		return out, nil
+		return none, fromFailure(node, r)
+	case R:
+		return r, nil
 	}
-	return nil, &Error{Kind: ErrInternal, Node: node, Text: fmt.Sprintf("unexpected answer %T", reply.message)}
+	return none, &Error{Kind: ErrInternal, Node: node, Text: fmt.Sprintf("unexpected answer %T", reply.message)}
+}
+
+func (c *Cluster) transfersOf(ctx context.Context, node string) ([]Transfer, error) {
+	r, err := askMember[*messages.TransfersReply](ctx, c.client, node, messages.TargetTransfers, &messages.TransfersRequest{TimeoutMs: 1000})
+	var out []Transfer
+	for _, x := range r.GetTransfers() {
+		out = append(out, Transfer{
+			Node: node, Partition: int(x.GetPartition()), Kind: x.GetKind(), For: x.GetNode(), Running: x.GetRunning(),
+			Took: time.Duration(x.GetRunningMs()) * time.Millisecond, Records: x.GetRecords(), Bytes: x.GetBytes(),
+			Remaining: x.GetRemaining(), Problem: x.GetProblem(), Retry: time.Duration(x.GetRetryMs()) * time.Millisecond,
+		})
+	}
+	return out, err
 }

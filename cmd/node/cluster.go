@@ -21,6 +21,8 @@ type clusterCmd struct {
 	Members     clusterMembersCmd   `cmd:"" help:"List the members."`
 	Ring        clusterRingCmd      `cmd:"" help:"List the partitions and who holds them."`
 	Transfers   clusterTransfersCmd `cmd:"" help:"List what nodes have to move, with rate, what is left, last error and next try."`
+	AAE         clusterAAECmd       `cmd:"" name:"aae" help:"List the pairs of replicas: when they were compared last, what was mended, which was not verified for longest."`
+	Repair      clusterRepairCmd    `cmd:"" help:"Compare replicas now, and mend what differs."`
 	Join        clusterJoinCmd      `cmd:"" help:"Have a node that is in no cluster (--node) ask to be staged once more."`
 	Leave       clusterLeaveCmd     `cmd:"" help:"Stage a member to hand over what it holds and leave."`
 	Remove      clusterRemoveCmd    `cmd:"" help:"Stage the removal of members that are dead for good; with --force, remove them at once without a majority."`

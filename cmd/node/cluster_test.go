@@ -25,6 +25,27 @@ func TestClusterCommands(t *testing.T) {
 	shows(must(t, "", with("cluster", "status")...), "MEMBER", "n1", "n2", "n3", "up", "Nothing moves.")
 	shows(must(t, "", with("cluster", "ring")...), "PARTITION", "settled")
 	shows(must(t, "", with("cluster", "transfers")...), "Nothing has to be moved.")
+	shows(must(t, "", with("cluster", "repair", "--wait")...), "pairs of replicas compared, 0 records mended, 0 could not be")
+	shows(must(t, "", with("cluster", "repair", "--partition", "0")...), "3 pairs of replicas are compared now")
+	shows(must(t, "", with("cluster", "repair", "--partition", "0", "--bucket", "b", "--wait")...), "3 of 3 pairs of replicas compared")
+	var repaired struct{ Pairs, Complete, Failed int }
+	if err := json.Unmarshal([]byte(must(t, "", with("cluster", "repair", "--wait", "--json")...)), &repaired); err != nil {
+		t.Fatal(err)
+	}
+	if repaired.Pairs == 0 || repaired.Complete != repaired.Pairs || repaired.Failed != 0 {
+		t.Errorf("repaired %+v", repaired)
+	}
+	shows(must(t, "", with("cluster", "aae")...), "REPLICAS", "n1", "equal", "the oldest, partition")
+	var aae struct {
+		OldestMS int64          `json:"oldest_unverified_ms"`
+		Pairs    []exchangeJSON `json:"pairs"`
+	}
+	if err := json.Unmarshal([]byte(must(t, "", with("cluster", "aae", "--json")...)), &aae); err != nil {
+		t.Fatal(err)
+	}
+	if len(aae.Pairs) != repaired.Pairs || aae.OldestMS > time.Minute.Milliseconds() || !aae.Pairs[0].Verified || aae.Pairs[0].Ended == 0 {
+		t.Errorf("exchanges %+v", aae)
+	}
 	shows(must(t, "", with("cluster", "set-capacity", "n2", "3")...), "set-capacity n2 3", "node cluster plan")
 	shows(must(t, "", with("cluster", "set-zone", "n3", "east")...), "set-capacity n2 3", "set-zone n3 east")
 	shows(must(t, "", with("cluster", "leave", "n1")...), "leave n1")
@@ -71,6 +92,7 @@ func TestClusterRefusesNonsense(t *testing.T) {
 		{"cluster set-capacity n1 0", exitUsage, "allowed are 1 to"},
 		{"cluster set-capacity n9 1", exitFailed, "no such member: n9"},
 		{"cluster plan", exitFailed, "nothing is staged"},
+		{"cluster repair --partition 64", exitUsage, "partition 64, there are 0 to"},
 		{"cluster commit", exitFailed, "nothing is staged"},
 		{"cluster commit --version 77", exitFailed, "look at the plan again"},
 		{"cluster clear", exitFailed, "nothing is staged"},

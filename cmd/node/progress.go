@@ -56,6 +56,13 @@ func (p *progress) advance(bytes int64) {
 	}
 }
 
+// grow changes how much there is.
+func (p *progress) grow(total int64) {
+	if p.bar != nil {
+		p.bar.SetTotal(total, false)
+	}
+}
+
 func (p *progress) counts() string {
 	done := p.done.Load()
 	rate := float64(done) / max(time.Since(p.started).Seconds(), 0.001)

@@ -36,6 +36,7 @@ type startCmd struct {
 	Timeout     time.Duration `help:"Time for a request that sets none." default:"5s"`
 	HintsMB     int           `name:"hints-mb" help:"MiB to keep at most for other nodes while they cannot be reached." default:"1024"`
 	CacheMB     int           `name:"cache-mb" help:"Size of the caches of records and blocks in MiB." default:"64"`
+	AAEInterval time.Duration `name:"aae-interval" help:"How often each two replicas are compared, at least; 0: only when told to (node cluster repair)." default:"10m"`
 	TLSCert     string        `name:"tls-cert" help:"Certificate of this node (PEM)." type:"path"`
 	TLSKey      string        `name:"tls-key" help:"Key of the certificate (PEM)." type:"path"`
 	TLSCA       string        `name:"tls-ca" help:"Authority that signs nodes (PEM)." type:"path"`
@@ -49,7 +50,7 @@ func (c *startCmd) config() (bootstrap.Config, bootstrap.File, error) {
 	out := bootstrap.Config{
 		Name: c.Name, Cluster: c.Cluster, Listen: c.Listen, Advertise: c.Advertise, HTTP: c.HTTP, DataDir: c.DataDir,
 		Seeds: c.Seed, Consul: c.Consul, Found: c.Found, Expect: c.Expect, AutoJoin: c.AutoJoin, Zone: c.Zone, Capacity: c.Capacity,
-		Partitions: c.Partitions, MaxValue: c.MaxValue, MaxRequests: c.MaxRequests, Timeout: c.Timeout, CacheMB: c.CacheMB, HintsMB: c.HintsMB,
+		Partitions: c.Partitions, MaxValue: c.MaxValue, MaxRequests: c.MaxRequests, Timeout: c.Timeout, CacheMB: c.CacheMB, HintsMB: c.HintsMB, AAEInterval: c.AAEInterval,
 		TLSCert: c.TLSCert, TLSKey: c.TLSKey, TLSCA: c.TLSCA, LogLevel: c.LogLevel, LogFormat: c.LogFormat,
 	}
 	var file bootstrap.File
