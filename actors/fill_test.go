@@ -63,7 +63,7 @@ func (r *rig) sources() map[string]*source {
 	out := map[string]*source{}
 	for _, name := range []string{"n2", "n3", "n4"} {
 		x := &source{limit: -1, peers: r.peers, s: &Services{
-			Config:   Config{Self: dynamo.NodeID(name), Engine: memory.New(), Log: slog.New(slog.DiscardHandler)},
+			Config:   Config{Self: dynamo.NodeID(name), System: r.system, Engine: memory.New(), Log: slog.New(slog.DiscardHandler)},
 			Counters: &Counters{},
 		}}
 		out[name] = x

@@ -71,7 +71,7 @@ func (c *Counters) siblings(n int) {
 // tree is to say that it is missing, so that an exchange brings it back.
 func (s *Services) corrupt(p dynamo.Partition, storageKey []byte, err error) {
 	s.countCorrupt(p, storageKey, err)
-	if _, _, ok := vnode.ParseObjectKey(storageKey); ok && s.System != nil {
+	if _, _, ok := vnode.ParseObjectKey(storageKey); ok {
 		s.System.Root.Send(on(s.Self, vnodeName(p)), &doubted{key: bytes.Clone(storageKey)})
 	}
 }

@@ -172,11 +172,9 @@ func (v *vnodeActor) tree(n int) *keptTree {
 // mark adds to the turn's batch the marks of what it writes. A crash at any point leaves
 // the records and the marks, or neither.
 func (v *vnodeActor) mark() {
-	for s := range v.write.touched {
-		key := []byte(s)
-		n := vnode.ObjectN(key)
-		if m, first := v.tree(n).Mark(vnode.ObjectPosition(key)); first {
-			v.write.open().Set(vnode.MarkKey(v.partition, n, m.Index), []byte{})
+	for _, o := range v.write.touched {
+		if m, first := v.tree(o.n).Mark(o.position); first {
+			v.write.open().Set(vnode.MarkKey(v.partition, o.n, m.Index), []byte{})
 		}
 	}
 }
@@ -185,10 +183,10 @@ func (v *vnodeActor) mark() {
 // that was not applied nothing comes in.
 func (v *vnodeActor) grow() {
 	w := &v.write
-	for s, was := range w.touched {
-		key := []byte(s)
-		t := v.tree(vnode.ObjectN(key))
-		t.Update(vnode.ObjectPosition(key), was, hashUnder(key, w.fresh[s].Record))
+	for s, o := range w.touched {
+		w.key = append(w.key[:0], s...)
+		t := v.tree(o.n)
+		t.Update(o.position, o.was, hashUnder(w.key, w.fresh[s].Record))
 		t.changed = true
 	}
 	for _, key := range w.damaged {
@@ -345,7 +343,8 @@ func (v *vnodeActor) onSlice() {
 	}
 	t := u.trees[n]
 	check := t.Check(p)
-	u.reading, u.n, u.sampling = check, n, false
+	u.reading, u.n = check, n
+	u.sampling = u.sampling && !u.sampled
 	first, last := t.Range(check.Prefix())
 	lower, upper := vnode.PositionRange(v.partition, n, first, last)
 	self, s, partition := v.self, v.s, v.partition

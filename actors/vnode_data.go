@@ -38,9 +38,9 @@ type writeBatch struct {
 	// of those, and of objects, that it drops.
 	hinted  []hintChange
 	dropped map[string]bool
-	// touched are the objects that the turn writes or drops, each with the hash of its
-	// entry before the turn; damaged are objects whose values it could not read.
-	touched            map[string]hashtree.Hash
+	// touched are the objects that the turn writes or drops; damaged are objects whose
+	// values it could not read.
+	touched            map[string]touched
 	damaged            [][]byte
 	key, object, value []byte // buffers
 }
@@ -92,9 +92,16 @@ func (w *writeBatch) touch(key []byte, was vnode.Stored) {
 		return
 	}
 	if w.touched == nil {
-		w.touched = make(map[string]hashtree.Hash)
+		w.touched = make(map[string]touched)
 	}
-	w.touched[string(key)] = hashUnder(key, was.Record)
+	w.touched[string(key)] = touched{n: vnode.ObjectN(key), position: vnode.ObjectPosition(key), was: hashUnder(key, was.Record)}
+}
+
+// touched is what an object was before the turn: the hash of its entry.
+type touched struct {
+	n        int
+	position [16]byte
+	was      hashtree.Hash
 }
 
 // drop removes a key, and what the turn has set there.

@@ -256,7 +256,8 @@ func TestVnodeCorruptValue(t *testing.T) {
 			if err != nil || !bytes.Equal(aside, bytesThen) {
 				t.Errorf("set aside: %x, %v", aside, err)
 			}
-			if n := r.node.Counters().Corrupt.Load(); n != 3 {
+			// By the reads, by the write, and if it comes in between, by what reads for the tree.
+			if n := r.node.Counters().Corrupt.Load(); n < 3 || n > 5 {
 				t.Errorf("counted %d, want 3", n)
 			}
 			if m := r.read("k"); !m.GetAuthoritative() || len(m.GetRecord()) == 0 {

@@ -6,6 +6,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/dynactor/dynactor/dynamo"
+	"github.com/dynactor/dynactor/dynamo/exchange"
+	"github.com/dynactor/dynactor/dynamo/hashtree"
 	"github.com/dynactor/dynactor/dynamo/member"
 	"github.com/dynactor/dynactor/dynamo/quorum"
 	"github.com/dynactor/dynactor/dynamo/version"
@@ -171,6 +173,59 @@ func FuzzToDigests(f *testing.F) {
 			if d.Key.Validate() != nil {
 				t.Errorf("accepted %+v", d)
 			}
+		}
+	})
+}
+
+// FuzzToExchange: what is accepted no tree can be harmed with.
+func FuzzToExchange(f *testing.F) {
+	seeds := []*ExchangeRequest{
+		{N: 3, Question: &ExchangeRequest_Root{Root: &TreeRoot{}}},
+		{N: 3, Question: &ExchangeRequest_Root{Root: &TreeRoot{Hash: make([]byte, 16), Bits: 6}}},
+		{N: 3, Question: &ExchangeRequest_Nodes{Nodes: &TreeNodes{Bits: 4, Index: []uint32{1, 15}, To: 6}}},
+		{N: 3, Question: &ExchangeRequest_Leaves{Leaves: &TreeLeaves{Bits: 6, Index: []uint32{0, 63}, From: []byte("a"), Until: []byte("b")}}},
+		{N: 3, Question: &ExchangeRequest_Recheck{Recheck: &TreeLeaves{Bits: 22, Index: []uint32{1<<22 - 1}}}},
+		{N: 3, Question: &ExchangeRequest_Pull{Pull: &RecordNames{Bits: 6, Leaf: []uint32{7}, Hash: []uint64{1 << 63}}}},
+		{N: 7, Question: &ExchangeRequest_Push{Push: &RecordPage{Records: []*HandoffRecord{
+			{Bucket: []byte("b"), Key: []byte("k"), Record: version.Append(nil, someRecord())}, {Record: []byte("bad")},
+		}}}},
+	}
+	fuzz(f, seeds, func(t testing.TB, m *ExchangeRequest) {
+		n, question, err := ToExchange(m)
+		if err != nil {
+			return
+		}
+		tree := hashtree.New(4, 3)
+		switch q := question.(type) {
+		case Root:
+			if _, bits, digests, err := exchange.Meet(tree, q.Hash, q.Bits, m.GetRound()); err == nil && len(digests) != 0 && bits > tree.Bits() {
+				t.Errorf("%d digests of %d bits", len(digests), bits)
+			}
+		case exchange.Compare:
+			if digests, err := exchange.Digests(tree, q); err == nil && (len(digests) == 0 || len(digests) > exchange.MaxNodes) {
+				t.Errorf("%d digests", len(digests))
+			}
+		case Leaves:
+			for _, i := range q.Index {
+				tree.Range(hashtree.Prefix{Bits: q.Bits, Index: i})
+			}
+		case Recheck:
+			for _, p := range q.Leaves {
+				tree.Doubt(p)
+			}
+			if p, ok := tree.Work(); !ok || p.Index >= 1<<p.Bits {
+				t.Errorf("%v is to be read", p)
+			}
+		case exchange.Pull:
+			if len(q.Items) == 0 || len(q.Items) > exchange.MaxKeys || q.Items[0].Leaf >= 1<<q.Bits {
+				t.Errorf("accepted %v", q)
+			}
+		case Push:
+			if n < 1 || n > quorum.MaxN || len(q.Records)+q.Damaged != len(m.GetPush().GetRecords()) {
+				t.Errorf("%d records and %d damaged, n is %d", len(q.Records), q.Damaged, n)
+			}
+		default:
+			t.Errorf("accepted %T", q)
 		}
 	})
 }

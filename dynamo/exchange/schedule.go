@@ -43,8 +43,8 @@ type turn struct {
 	differed bool
 	// tries is how often it is still begun before all others, until an exchange is
 	// complete; again: one runs that was begun before Hurry.
-	tries int
-	again bool
+	tries    int
+	again    bool
 	failures int
 	// gone: the pair is kept only for its running exchange.
 	gone bool

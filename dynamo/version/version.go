@@ -229,7 +229,8 @@ const HashSize = 16
 // CausalHash is the same for two records exactly when SameCausal is true of them
 // (a clash of the hash function aside).
 func (r Record) CausalHash() [HashSize]byte {
-	b := binary.AppendUvarint(nil, uint64(r.Clock.Len()))
+	var array [512]byte // most records fit, and cost no memory
+	b := binary.AppendUvarint(array[:0], uint64(r.Clock.Len()))
 	add := func(d clock.Dot) {
 		b = append(b, d.Actor.Incarnation[:]...)
 		b = binary.AppendUvarint(b, d.Actor.Epoch)

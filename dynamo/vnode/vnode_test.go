@@ -469,3 +469,52 @@ func TestKeysSortByPartitionAndPosition(t *testing.T) {
 		}
 	}
 }
+
+// TestTreeKeys: positions are ranges of objects, and checkpoints and marks of one n lie
+// apart from those of another, and from all objects.
+func TestTreeKeys(t *testing.T) {
+	last := [16]byte(bytes.Repeat([]byte{0xff}, 16))
+	key := dynamo.Key{Bucket: "b", Name: "k"}
+	for _, tc := range []struct {
+		first, last, position [16]byte
+		in                    bool
+	}{
+		{[16]byte{}, last, [16]byte{}, true},
+		{[16]byte{}, last, last, true},
+		{[16]byte{4}, [16]byte{5}, [16]byte{5}, true},
+		{[16]byte{4}, [16]byte{5}, [16]byte{5, 1}, false},
+		{[16]byte{4}, [16]byte{5}, [16]byte{3, 0xff}, false},
+	} {
+		lower, upper := PositionRange(7, 3, tc.first, tc.last)
+		object := AppendObjectKey(nil, 7, 3, tc.position, key)
+		if in := bytes.Compare(lower, object) <= 0 && bytes.Compare(object, upper) < 0; in != tc.in {
+			t.Errorf("%x in %x to %x: %v", tc.position, tc.first, tc.last, in)
+		}
+		for _, other := range [][]byte{AppendObjectKey(nil, 7, 4, tc.position, key), AppendObjectKey(nil, 8, 3, tc.position, key)} {
+			if bytes.Compare(lower, other) <= 0 && bytes.Compare(other, upper) < 0 {
+				t.Errorf("%x is in the range of another n or partition", other)
+			}
+		}
+	}
+	lower, upper := MarkRange(7, 3)
+	for _, mark := range []uint32{0, 1, 255, 256, 1023} {
+		k := MarkKey(7, 3, mark)
+		if got, ok := ParseMark(k); !ok || got != mark {
+			t.Errorf("mark %d is read as %d, %v", mark, got, ok)
+		}
+		if bytes.Compare(k, lower) < 0 || bytes.Compare(k, upper) >= 0 {
+			t.Errorf("mark %d is not in its range", mark)
+		}
+	}
+	for _, other := range [][]byte{MarkKey(7, 2, 1023), MarkKey(7, 4, 0), MarkKey(6, 3, 0), MarkKey(8, 3, 0), TreeKey(7, 3), MetaKey(7)} {
+		if bytes.Compare(lower, other) <= 0 && bytes.Compare(other, upper) < 0 {
+			t.Errorf("%x is among the marks", other)
+		}
+		if _, _, ok := ParseObjectKey(other); ok {
+			t.Errorf("%x is an object's", other)
+		}
+	}
+	if _, ok := ParseMark(TreeKey(7, 3)); ok {
+		t.Error("a checkpoint is a mark")
+	}
+}
