@@ -26,6 +26,7 @@ type twins struct {
 	one    *rig
 	two    *rig
 	asked  atomic.Int64 // questions of exchanges from n1 to n2
+	moved  atomic.Int64 // records in them, and in the answers
 	losing atomic.Bool  // every ninth of them is refused
 }
 
@@ -45,13 +46,19 @@ func startTwins(t testing.TB, a, b storage.Engine, change func(*Config)) *twins 
 // connect carries what one sends to the other.
 func (x *twins) connect(from, to *rig) {
 	from.peers.Handle(string(to.s.Self), func(m actortest.Received) {
-		if _, ok := m.Message.(*messages.ExchangeRequest); ok {
+		if reply, ok := m.Message.(*messages.ExchangeReply); ok {
+			x.moved.Add(int64(len(reply.GetPage().GetRecords())))
+		}
+		if question, ok := m.Message.(*messages.ExchangeRequest); ok {
+			x.moved.Add(int64(len(question.GetPush().GetRecords())))
 			if n := x.asked.Add(1); x.losing.Load() && n%9 == 0 {
 				from.peers.Answer(m, busy())
 				return
 			}
 		}
-		to.system.Root.RequestWithCustomSender(actor.NewPID(m.Target.GetAddress(), m.Target.GetId()), m.Message, m.Sender)
+		// A PID remembers the process that it led to, which is the sender's side's here.
+		fresh := func(pid *actor.PID) *actor.PID { return actor.NewPID(pid.GetAddress(), pid.GetId()) }
+		to.system.Root.RequestWithCustomSender(fresh(m.Target), m.Message, fresh(m.Sender))
 	})
 }
 
@@ -133,12 +140,12 @@ func spoil(t testing.TB, i int, name string, a, b storage.Engine) version.Record
 	return want
 }
 
-// TestExchangeMends: a thousand keys of six thousand that were made different behind the
+// TestExchangeMends: a thousand keys of three thousand that were made different behind the
 // vnodes' backs, some gone, some older, some damaged, some concurrent, are the same on
 // both sides after one exchange; and the next one finds that with one round trip.
 func TestExchangeMends(t *testing.T) {
 	t.Parallel()
-	const keys, different = 6000, 1000
+	const keys, different = 3000, 1000 // so many that 64 leaves have more than a message holds
 	a, b, want := diskOf(t), diskOf(t), map[string]version.Record{}
 	for i := range keys {
 		name := fmt.Sprint("k", i)
@@ -162,6 +169,11 @@ func TestExchangeMends(t *testing.T) {
 	}
 	if got := x.one.node.Counters().Mended.Load() + x.two.node.Counters().Mended.Load(); got != different+different/5 {
 		t.Errorf("%d mended, want %d and those that both lacked", got, different)
+	}
+	// One that is older on one side, or concurrent, may travel both ways; no other twice,
+	// and what is the same on both sides never.
+	if n := x.moved.Load(); n < different || n > different+2*different/5 {
+		t.Errorf("%d records travelled", n)
 	}
 	asked := x.asked.Load()
 	if reply = x.repair(); reply.GetComplete() != 1 || reply.GetMended() != 0 || x.one.node.Counters().ExchangesEqual.Load() != 1 {
@@ -294,5 +306,48 @@ func TestNotComparable(t *testing.T) {
 				t.Errorf("answered %T %v", got, got)
 			}
 		})
+	}
+}
+
+// TestPushIsDurable: who is told that a record was merged need not keep it.
+func TestPushIsDurable(t *testing.T) {
+	t.Parallel()
+	r := start(t, setup{nodes: 2})
+	probe := actortest.NewProbe(r.system)
+	r.peers.Handle("n2", func(got actortest.Received) { probe.SendUserMessage(probe.PID, got.Message) })
+	r.engine.HoldSyncs()
+	page := &messages.RecordPage{Records: []*messages.HandoffRecord{
+		{Bucket: bucketB, Key: []byte("k"), Record: version.Append(nil, elsewhere(t, 9, "v"))},
+		{Bucket: bucketB, Key: []byte("l"), Record: []byte("this is no record")},
+	}}
+	r.system.Root.RequestWithCustomSender(r.pid(), &messages.ExchangeRequest{N: 3, Plan: 1, Batch: 7, Question: &messages.ExchangeRequest_Push{Push: page}}, on("n2", "exchange/0/3/n1"))
+	actortest.Eventually(t, "reads see it", func() bool { return len(r.read("k").GetRecord()) > 0 })
+	if got := probe.All(); len(got) > 0 {
+		t.Errorf("answered before the disk has it: %v", got)
+	}
+	r.engine.ReleaseSyncs()
+	reply := actortest.Next[*messages.ExchangeReply](t, probe)
+	if reply.GetBatch() != 7 || reply.GetMerged() != 1 || reply.GetDamaged() != 1 {
+		t.Errorf("answered %v", reply)
+	}
+}
+
+// TestLargeRecordsTravelApart: a message has no more bytes of records than it may.
+func TestLargeRecordsTravelApart(t *testing.T) {
+	t.Parallel()
+	a, b := diskOf(t), diskOf(t)
+	for i := range 12 {
+		name := fmt.Sprint("k", i)
+		put(t, [2]storage.Engine{a, b}[i%2], 0, name, elsewhere(t, 9, string(make([]byte, 400<<10))))
+	}
+	x := startTwins(t, keep{a}, keep{b}, nil)
+	x.one.root()
+	x.two.root()
+	if reply := x.repair(); reply.GetComplete() != 1 || reply.GetMended() != 12 || !x.same() {
+		t.Errorf("repaired: %v", reply)
+	}
+	// The root's, the levels', two lists of leaves; then six records each way, two by two.
+	if n := x.asked.Load(); n < 8 {
+		t.Errorf("%d questions for twelve records of 400 KB", n)
 	}
 }
