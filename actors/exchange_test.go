@@ -12,6 +12,7 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 
 	"github.com/dynactor/dynactor/actors/actortest"
+	"github.com/dynactor/dynactor/dynamo"
 	"github.com/dynactor/dynactor/dynamo/member"
 	"github.com/dynactor/dynactor/dynamo/version"
 	"github.com/dynactor/dynactor/dynamo/vnode"
@@ -349,5 +350,58 @@ func TestLargeRecordsTravelApart(t *testing.T) {
 	// The root's, the levels', two lists of leaves; then six records each way, two by two.
 	if n := x.asked.Load(); n < 8 {
 		t.Errorf("%d questions for twelve records of 400 KB", n)
+	}
+}
+
+// TestExchangeOfTreesOfOtherSizes: one side has lost everything but that it is filled, so
+// its tree is small; and gets all.
+func TestExchangeOfTreesOfOtherSizes(t *testing.T) {
+	t.Parallel()
+	a, b := diskOf(t), diskOf(t)
+	for i := range 2000 {
+		name := fmt.Sprint("k", i)
+		put(t, b, 0, name, elsewhere(t, 9, name))
+	}
+	x := startTwins(t, keep{a}, keep{b}, nil)
+	x.one.root()
+	x.two.root()
+	actortest.Eventually(t, "the tree has grown", func() bool { return x.two.node.Counters().TreeEntries.Load() >= 4000 })
+	if reply := x.repair(); reply.GetComplete() != 1 || reply.GetMended() != 2000 || !x.same() {
+		t.Errorf("repaired: %v", reply)
+	}
+	if reply := x.repair(); reply.GetMended() != 0 || x.one.node.Counters().ExchangesEqual.Load() != 1 {
+		t.Errorf("again: %v", reply)
+	}
+}
+
+// TestComparableWhileOthersMove: a newer document that says the same of the partition
+// ends no exchange; one by which it moves does.
+func TestComparableWhileOthersMove(t *testing.T) {
+	t.Parallel()
+	r := start(t, setup{nodes: 6, partitions: 16})
+	moving := announce(t, r.doc)
+	ask := func(p move, plan uint64) any {
+		probe := actortest.NewProbe(r.system)
+		peer := p.stays
+		r.peers.Handle(peer, func(got actortest.Received) { probe.SendUserMessage(probe.PID, got.Message) })
+		m := &messages.ExchangeRequest{Partition: uint32(p.partition), N: 3, Plan: plan, Question: &messages.ExchangeRequest_Root{Root: &messages.TreeRoot{}}}
+		r.system.Root.RequestWithCustomSender(on("n1", vnodeName(p.partition)), m, on(dynamo.NodeID(peer), "exchange/0/3/n1"))
+		return actortest.Next[any](t, probe)
+	}
+	p := moveOf(t, moving)
+	old := r.doc.Version
+	if got := ask(p, old); code(got) != 0 {
+		t.Fatalf("nothing moves: %v", got)
+	}
+	r.enforce(moving)
+	if got := ask(p, old); code(got) != 0 {
+		t.Errorf("a movement is announced, nothing moves yet: %v", got)
+	}
+	r.enforce(p.to(moving, member.PhaseJoint))
+	if got := ask(p, old); code(got) != messages.CodeStale {
+		t.Errorf("the partition moves: %v", got)
+	}
+	if got := ask(p, r.s.Document().Version); code(got) != 0 {
+		t.Errorf("by the same document, while it moves: %v", got)
 	}
 }
