@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -294,4 +295,26 @@ func TestTreeOfFailedCommit(t *testing.T) {
 	}
 	r.stop()
 	checkSaved(t, disk)
+}
+
+// TestTreeOfUnreadableStore: while a range in doubt cannot be read, the tree is compared
+// with nobody; it is read again, and then is.
+func TestTreeOfUnreadableStore(t *testing.T) {
+	t.Parallel()
+	r := start(t, setup{change: paced(quietPace)})
+	r.written("k", "v", none)
+	before := r.root()
+	r.engine.FailReads(errors.New("bad sector"))
+	r.system.Root.Send(r.pid(), &doubted{key: object(0, "k")})
+	for range 20 {
+		p := actortest.NewProbe(r.system)
+		p.Ask(r.pid(), &messages.ExchangeRequest{N: 3, Plan: 1, Question: &messages.ExchangeRequest_Root{Root: &messages.TreeRoot{}}})
+		if f := actortest.Next[*messages.Failure](t, p); f.GetCode() != messages.CodeNotReady {
+			t.Fatalf("answered %v", f)
+		}
+	}
+	r.engine.Heal()
+	if got := r.root(); got != before {
+		t.Errorf("root %x, it was %x", got, before)
+	}
 }
