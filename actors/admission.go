@@ -129,10 +129,15 @@ type turn struct {
 	began time.Time // of the slice that it has; zero: none
 }
 
-// next asks for a slice, and again after a while.
-func (t *turn) next(s *Services, self *actor.PID) *rt.Timer {
+// want asks for a slice.
+func (t *turn) want(s *Services, self *actor.PID) {
 	t.asked = true
 	s.answer(on(s.Self, nameAdmission), self, &sliceWanted{})
+}
+
+// next asks for a slice, and says when to ask again.
+func (t *turn) next(s *Services, self *actor.PID) *rt.Timer {
+	t.want(s, self)
 	return s.Wheel.Send(self, &askAgain{}, wantAgainAfter)
 }
 

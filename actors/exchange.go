@@ -100,6 +100,10 @@ func (a *exchangeActor) Receive(ctx actor.Context) {
 		if a.turn.begins(a.s, a.self) {
 			a.ask(ctx)
 		}
+	case *askAgain:
+		if a.turn.asked {
+			a.timer = a.turn.next(a.s, a.self)
+		}
 	case *exchangePause:
 		if m.batch == a.x.Number() {
 			a.pace()
@@ -151,11 +155,12 @@ func (a *exchangeActor) vnode() *actor.PID { return on(a.s.Self, vnodeName(a.pai
 func (a *exchangeActor) pace() {
 	a.turn.over(a.s, a.self)
 	pause := rest(a.rest)
-	if a.rest = 0; pause < time.Millisecond {
-		a.turn.next(a.s, a.self)
-		pause = askAgain
+	if a.rest = 0; pause >= time.Millisecond {
+		a.arm(&exchangePause{a.x.Number()}, pause)
+		return
 	}
-	a.arm(&exchangePause{a.x.Number()}, pause)
+	a.timer.Stop()
+	a.timer = a.turn.next(a.s, a.self)
 }
 
 func (a *exchangeActor) arm(m any, d time.Duration) {

@@ -98,7 +98,7 @@ func start(t testing.TB, o setup) *rig {
 	config := Config{
 		Self: self.ID, System: r.system, Engine: r.engine, Reachable: ring.Everyone, Now: r.now, Log: slog.New(slog.DiscardHandler),
 		HintBytes: 1 << 20, MaxValue: 1 << 20, MaxRequests: 100, Timeout: actortest.Patience, DigestAbove: 1000, ReaderCount: 2,
-		OnDocument: func(member.Document) {}, running: func() dynamo.Timestamp { return dynamo.Timestamp(time.Now().UnixNano()) },
+		OnDocument: func(member.Document) {},
 		Founding: Founding{
 			Config:    founding.Config{Self: self},
 			Addresses: func() []*messages.Address { return nil }, Peers: func() []dynamo.NodeID { return nil },

@@ -81,10 +81,8 @@ type Config struct {
 	// ExchangeInterval is how often two replicas are compared, at least; 0: only when an
 	// operator says so.
 	ExchangeInterval time.Duration
-	// pace and running are for tests; running is a clock for slices of time where that of
-	// the node stands still.
-	pace    upkeepPace
-	running func() dynamo.Timestamp
+	// pace is for tests.
+	pace upkeepPace
 	// Founding is how this node takes part in founding a cluster.
 	Founding Founding
 }

@@ -18,7 +18,7 @@ import (
 
 const (
 	// upkeepEvery is how often a vnode looks after its trees when nothing else makes it.
-	upkeepEvery = askAgain
+	upkeepEvery = wantAgainAfter
 	// sampleEvery is how often it reads a range that nothing is known against.
 	sampleEvery = 30 * time.Second
 	// checkpointEvery is how old the checkpoint of a tree that changes gets.
@@ -261,7 +261,7 @@ func (v *vnodeActor) onUpkeep(m *upkeepTick) {
 		u.looked = time.Now()
 	}
 	if u.turn.asked { // whoever heard may have failed
-		u.turn.next(v.s, v.self)
+		u.turn.want(v.s, v.self)
 	}
 	v.save()
 	v.care()
@@ -288,7 +288,7 @@ func (v *vnodeActor) care() {
 		return
 	}
 	if _, _, ok := v.work(); ok {
-		u.turn.next(v.s, v.self)
+		u.turn.want(v.s, v.self)
 	}
 }
 
