@@ -88,6 +88,7 @@ bench-peers: build ## three nodes against a three-member etcd, side by side
 .PHONY: lint
 lint: ## formatting, vet, staticcheck, generated code and modules up to date
 	@test -z "$$(gofmt -l $$(git ls-files '*.go' | grep -v '\.pb\.go$$'))" || { gofmt -l $$(git ls-files '*.go' | grep -v '\.pb\.go$$'); exit 1; }
+	@! git grep -nE '^(<<<<<<<|>>>>>>>)( |$$)' -- . || { echo 'a merge was not finished'; exit 1; }
 	$(GO) vet ./...
 	$(GO) vet -tags mutants,wrongclock ./dynamo/... ./cmd/...
 	GOWORK=off $(GO) -C $(LINT) build -o ../../bin/staticcheck honnef.co/go/tools/cmd/staticcheck
