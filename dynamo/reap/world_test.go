@@ -205,7 +205,7 @@ func (w *world) carryOut(r *Reap, t rec, effects []Effect) {
 				w.tell(func() { w.step(r, t, Answered{e.Round, e.Node, a}) })
 			})
 		case Wait:
-			m := message{after: w.now + life, do: func() { w.step(r, t, Waited{e.Round}) }}
+			m := message{after: w.now + life, do: func() { w.step(r, t, Waited(e)) }}
 			if w.mutation == noWait {
 				m.after = w.now
 			}
