@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -79,7 +80,10 @@ func TestClusterCommands(t *testing.T) {
 // TestClusterRefusesNonsense with a clear error, and changes nothing.
 func TestClusterRefusesNonsense(t *testing.T) {
 	at := cluster(t)[:2]
-	before := must(t, "", append([]string{"cluster", "members", "--json"}, at...)...)
+	members := func() string { // whoever says so
+		return regexp.MustCompile(`"asked":"n."`).ReplaceAllString(must(t, "", append([]string{"cluster", "members", "--json"}, at...)...), "")
+	}
+	before := members()
 	for _, c := range []struct {
 		args string
 		code int
@@ -101,9 +105,9 @@ func TestClusterRefusesNonsense(t *testing.T) {
 		{"cluster remove --force --yes", exitUsage, "expected"},
 		{"cluster remove n2 n3 --force", exitFailed, "not confirmed; nothing was changed"},
 		{"cluster remove n2 --force --yes", exitFailed, "are a majority: 2 of 3; remove without --force"},
-		{"cluster remove n2 n3 --force --yes", exitFailed, "answers n1"},
-		{"cluster remove n1 n2 --force --yes", exitFailed, "ask a member that is left"},
-		{"cluster remove n2 n9 --force --yes", exitFailed, "no such member: n9"},
+		{"cluster remove n2 n3 --force --yes", exitFailed, "answers n1|ask a member that is left"},
+		{"cluster remove n1 n2 --force --yes", exitFailed, "answers n3|ask a member that is left"},
+		{"cluster remove n2 n9 --force --yes", exitFailed, "no such member: n9|ask a member that is left"},
 		{"cluster remove n1 n2 n3 --force --yes", exitFailed, "ask a member that is left"},
 		{"bucket set nosuch --w 1", exitFailed, "no such bucket"},
 		{"bucket create b --n 9", exitUsage, "n"},
@@ -113,11 +117,13 @@ func TestClusterRefusesNonsense(t *testing.T) {
 		{"cluster leave", exitUsage, "expected"},
 	} {
 		r := node(t, "", append(strings.Fields(c.args), at...)...)
-		if r.code != c.code || !strings.Contains(r.err, c.want) {
+		says := func(want string) bool { return strings.Contains(r.err, want) }
+		// What is said depends on which node the client happens to ask.
+		if r.code != c.code || !slices.ContainsFunc(strings.Split(c.want, "|"), says) {
 			t.Errorf("node %s: exit status %d, %q; want %d and %q", c.args, r.code, r.err, c.code, c.want)
 		}
 	}
-	if after := must(t, "", append([]string{"cluster", "members", "--json"}, at...)...); after != before {
+	if after := members(); after != before {
 		t.Errorf("before %s\nafter %s", before, after)
 	}
 }
