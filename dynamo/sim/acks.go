@@ -1,6 +1,8 @@
 package sim
 
 import (
+	"slices"
+
 	"github.com/dynactor/dynactor/dynamo"
 	"github.com/dynactor/dynactor/dynamo/clock"
 	"github.com/dynactor/dynactor/dynamo/ring"
@@ -49,8 +51,10 @@ func (h *checker) acked(p *putShell, dot clock.Dot) {
 	h.lists(p, w)
 	if !w.acked {
 		w.acked = true
-		// All copies may have been destroyed while the confirmations travelled.
-		w.excused = l.lostEverywhere(w)
+		// All copies may have been destroyed while the confirmations travelled, or all
+		// that were durable: a crash may take the others.
+		onDisk := func(x *node) bool { return x.holds(k, dot, true) || h.c.plan.moves() && l.handed[x.index].Covers(dot) }
+		w.excused = l.lostEverywhere(w) || needDurable > 0 && !slices.ContainsFunc(h.c.nodes, onDisk)
 		l.acked = append(l.acked, w)
 	}
 }
