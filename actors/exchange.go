@@ -21,6 +21,7 @@ import (
 type exchangeActor struct {
 	s            *Services
 	pair         aae.Pair
+	job          uint64 // its number at the parent
 	parent, self *actor.PID
 	x            *aae.Exchange
 	// plan is the version of the document that the exchange goes by, incarnation that of
@@ -62,6 +63,7 @@ type (
 // exchangeEnded is the last word of an exchange.
 type exchangeEnded struct {
 	pair    aae.Pair
+	number  uint64
 	outcome aae.Outcome
 }
 
@@ -69,10 +71,10 @@ func exchangeName(p aae.Pair) string {
 	return messages.TargetExchange + strconv.FormatUint(uint64(p.Partition), 10) + "/" + strconv.Itoa(p.N) + "/" + string(p.Peer)
 }
 
-func newExchange(s *Services, p aae.Pair, round, plan uint64, parent *actor.PID) *exchangeActor {
+func newExchange(s *Services, j *exchangeJob, round, plan uint64, parent *actor.PID) *exchangeActor {
 	// An answer to an earlier exchange, perhaps of before a restart of this node, finds
 	// this one under its name, so numbers are not used twice.
-	return &exchangeActor{s: s, pair: p, parent: parent, plan: plan, x: aae.New(rand.Uint64()>>1, round)}
+	return &exchangeActor{s: s, pair: j.pair, job: j.number, parent: parent, plan: plan, x: aae.New(rand.Uint64()>>1, round)}
 }
 
 // Receive translates messages to events.
@@ -357,6 +359,6 @@ func (a *exchangeActor) refused(ctx actor.Context, f *messages.Failure) {
 func (a *exchangeActor) tell(ctx actor.Context, o aae.Outcome) {
 	if !a.ended {
 		a.ended = true
-		ctx.Request(a.parent, &exchangeEnded{pair: a.pair, outcome: o})
+		ctx.Request(a.parent, &exchangeEnded{pair: a.pair, number: a.job, outcome: o})
 	}
 }

@@ -83,10 +83,7 @@ func (t *exchangesActor) Receive(ctx actor.Context) {
 	case *lookForExchanges:
 		t.start(ctx)
 	case *exchangeEnded:
-		if j := t.running[exchangeName(m.pair)]; j != nil && j.outcome == nil {
-			j.outcome = &m.outcome
-			t.over(ctx, j)
-		}
+		t.ended(ctx, m)
 	case *actor.Terminated:
 		t.terminated(ctx, m.GetWho().GetId())
 	case *messages.ExchangesRequest:
@@ -105,6 +102,14 @@ func (t *exchangesActor) Receive(ctx actor.Context) {
 // now is the schedule's time: that since the actor began, which nobody sets.
 func (t *exchangesActor) now() dynamo.Timestamp { return dynamo.Timestamp(time.Since(t.began)) + 1 }
 
+// ended takes an exchange's last word. One of an earlier exchange of the same pair is none.
+func (t *exchangesActor) ended(ctx actor.Context, m *exchangeEnded) {
+	if j := t.running[exchangeName(m.pair)]; j != nil && j.number == m.number && j.outcome == nil {
+		j.outcome = &m.outcome
+		t.over(ctx, j)
+	}
+}
+
 // terminated notes that an exchange's actor is gone. The news may have overtaken its last
 // word, which is in the mailbox then; if there was none, this is it.
 func (t *exchangesActor) terminated(ctx actor.Context, id string) {
@@ -113,7 +118,7 @@ func (t *exchangesActor) terminated(ctx actor.Context, id string) {
 		return
 	}
 	j.gone = true
-	ctx.Send(t.self, &exchangeEnded{pair: j.pair, outcome: aae.Outcome{Reason: "it failed"}})
+	ctx.Send(t.self, &exchangeEnded{pair: j.pair, number: j.number, outcome: aae.Outcome{Reason: "it failed"}})
 	t.over(ctx, j)
 }
 
@@ -171,7 +176,7 @@ func (t *exchangesActor) begin(ctx actor.Context, doc *member.Document, p aae.Pa
 	r.round++
 	t.number++
 	j, version, round := &exchangeJob{pair: p, number: t.number}, doc.Version, r.round
-	props := actor.PropsFromProducer(func() actor.Actor { return newExchange(t.s, p, round, version, t.self) }, flat,
+	props := actor.PropsFromProducer(func() actor.Actor { return newExchange(t.s, j, round, version, t.self) }, flat,
 		actor.WithMailbox(rt.NewMailbox(rt.MailboxOptions{Size: messageSize, Registry: t.s.Registry})))
 	pid, err := ctx.SpawnNamed(props, exchangeName(p))
 	if err != nil {
