@@ -231,11 +231,16 @@ func TestExchangeUnderLoad(t *testing.T) {
 	x.losing.Store(true)
 	want := [2]map[string]string{{}, {}}
 	var writers sync.WaitGroup
+	over := time.Now().Add(actortest.Patience)
+	met := func() bool { // some exchanges of each kind fell between the writes
+		c := x.one.node.Counters()
+		return c.Mended.Load() > 0 && c.Exchanges.Load() > 0 && c.ExchangesFailed.Load() > 0 || time.Now().After(over)
+	}
 	for i, r := range []*rig{x.one, x.two} {
 		writers.Go(func() {
 			seen := map[string]version.Context{}
 			rnd := rand.New(rand.NewPCG(1, uint64(i)))
-			for n := range 1500 {
+			for n := 0; n < 1500 || !met(); n++ {
 				name := fmt.Sprintf("%d-%d", i, rnd.IntN(100))
 				value := fmt.Sprint(n)
 				seen[name] = r.written(name, value, seen[name]).Stored.Record.Context()

@@ -89,6 +89,10 @@ func (t *exchangesActor) Receive(ctx actor.Context) {
 	case *messages.ExchangesRequest:
 		t.s.answer(ctx.Sender(), t.self, t.states())
 	case *messages.RepairRequest:
+		if why := t.s.quarantined(); why != "" { // no exchange would begin
+			t.s.answer(ctx.Sender(), t.self, messages.Fail(messages.CodeNotReady, "%s", why))
+			return
+		}
 		t.s.answer(ctx.Sender(), t.self, t.repair(m))
 		t.start(ctx)
 	case *actor.Stopping:
@@ -227,7 +231,8 @@ func (s *Services) pairs(doc *member.Document) []aae.Pair {
 	return out
 }
 
-// repair begins exchanges out of their order, or tells how far they are.
+// repair begins exchanges out of their order, or tells how far they are. Pairs that are
+// new since it began, by a move of the ring or a restart of this node, are part of it.
 func (t *exchangesActor) repair(m *messages.RepairRequest) *messages.RepairReply {
 	if doc := t.s.Document(); doc != nil {
 		t.set(doc)
@@ -243,7 +248,12 @@ func (t *exchangesActor) repair(m *messages.RepairRequest) *messages.RepairReply
 			continue
 		}
 		switch {
-		case r.last < m.GetNumber(), !r.outcome.Complete && t.schedule.Hurried(p):
+		case r.last < m.GetNumber():
+			if !t.schedule.Hurried(p) {
+				t.schedule.Hurry(t.now(), p)
+			}
+			continue
+		case !r.outcome.Complete && t.schedule.Hurried(p):
 			continue
 		case r.outcome.Complete:
 			out.Complete++

@@ -3,10 +3,13 @@ package actors
 import (
 	"log/slog"
 	"testing"
+	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
 
+	"github.com/dynactor/dynactor/actors/actortest"
 	aae "github.com/dynactor/dynactor/dynamo/exchange"
+	"github.com/dynactor/dynactor/messages"
 )
 
 // toSelf keeps what an actor sends.
@@ -46,4 +49,44 @@ func TestLastWordIsOfItsExchange(t *testing.T) {
 	if second.outcome == nil || !second.outcome.Complete {
 		t.Error("its own last word was not heard")
 	}
+}
+
+// TestRepairGoesOnWithNewPairs: the ring moves while a repair is waited for, and no
+// exchange would begin by itself. The pair that is new must be compared, or the wait
+// would never end.
+func TestRepairGoesOnWithNewPairs(t *testing.T) {
+	x, a, b := idleExchanges(), aae.Pair{N: 3, Peer: "n2"}, aae.Pair{N: 3, Peer: "n3"}
+	set := func(p aae.Pair) {
+		x.rows = map[aae.Pair]*exchangeRow{p: {}}
+		x.schedule.Set(x.now(), []aae.Pair{p})
+	}
+	set(a)
+	number := x.repair(&messages.RepairRequest{}).GetNumber()
+	set(b)
+	for range 2 { // asking again changes nothing
+		if r := x.repair(&messages.RepairRequest{Number: number}); r.GetPairs() != 1 || r.GetComplete()+r.GetFailed() != 0 {
+			t.Fatalf("before anything was compared: %v", r)
+		}
+	}
+	if begun := x.schedule.Next(x.now()); len(begun) != 1 || begun[0] != b {
+		t.Errorf("begun: %v", begun)
+	}
+}
+
+// TestRepairInQuarantine: a node in quarantine begins no exchange, and says so instead of
+// having somebody wait for one.
+func TestRepairInQuarantine(t *testing.T) {
+	t.Parallel()
+	r := start(t, setup{nodes: 2})
+	ask := func() {
+		r.probe.Ask(on("n1", nameExchanges), &messages.RepairRequest{Number: 1})
+	}
+	r.s.quarantine.refuse("n2", &peerRefusal{why: "refused", until: time.Now().Add(time.Hour)})
+	ask()
+	if f := actortest.Next[*messages.Failure](t, r.probe); f.GetCode() != messages.CodeNotReady {
+		t.Errorf("answered: %v", f)
+	}
+	r.s.quarantine.refuse("n2", nil)
+	ask()
+	actortest.Next[*messages.RepairReply](t, r.probe)
 }
