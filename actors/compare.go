@@ -16,6 +16,7 @@ import (
 	"github.com/dynactor/dynactor/dynamo/version"
 	"github.com/dynactor/dynactor/dynamo/vnode"
 	"github.com/dynactor/dynactor/messages"
+	"github.com/dynactor/dynactor/storage"
 )
 
 // mergePage has the vnode merge records that an exchange of this node has pulled. It is
@@ -63,7 +64,9 @@ func (v *vnodeActor) compare(m *messages.ExchangeRequest, e rt.Envelope) {
 		v.onStore(e, reply, func(s *Services) error { return s.listReply(reply, partition, n, q) })
 	case aae.Pull:
 		v.onStore(e, reply, func(s *Services) (err error) {
-			reply.Page, err = s.find(partition, n, q.Bits, q.Items)
+			var damaged int
+			reply.Page, damaged, err = s.find(partition, n, q.Bits, q.Items)
+			reply.Damaged = uint32(damaged)
 			return err
 		})
 	case messages.Push:
@@ -201,6 +204,17 @@ func (s *Services) shape(p dynamo.Partition) *hashtree.Tree {
 	return hashtree.New(s.Document().Settled.Partitions(), p)
 }
 
+// unreadable counts a leaf that could not be read to its end: a block that is lost must not
+// keep the others from being mended. An engine that does not read any more fails instead.
+func (s *Services) unreadable(p dynamo.Partition, n int, leaf hashtree.Prefix, err error) error {
+	if errors.Is(err, storage.ErrClosed) || errors.Is(err, storage.ErrFailed) {
+		return err
+	}
+	s.Log.Error("a leaf of a hash tree cannot be read", slog.Uint64("partition", uint64(p)), slog.Int("n", n), slog.String("leaf", leaf.String()),
+		slog.Any("error", err))
+	return nil
+}
+
 // list lists what lies in leaves. It runs on a reader.
 func (s *Services) list(p dynamo.Partition, n int, l messages.Leaves) (*aae.Holding, error) {
 	out, shape := &aae.Holding{}, s.shape(p)
@@ -208,7 +222,8 @@ func (s *Services) list(p dynamo.Partition, n int, l messages.Leaves) (*aae.Hold
 		if !out.Leaf() {
 			break
 		}
-		lower, upper := leafRange(shape, p, n, hashtree.Prefix{Bits: l.Bits, Index: leaf})
+		prefix := hashtree.Prefix{Bits: l.Bits, Index: leaf}
+		lower, upper := leafRange(shape, p, n, prefix)
 		if i == 0 && bytes.Compare(l.From, lower) > 0 {
 			lower = l.From
 		}
@@ -220,7 +235,10 @@ func (s *Services) list(p dynamo.Partition, n int, l messages.Leaves) (*aae.Hold
 		}
 		_, err := s.entries(p, lower, upper, func(key, _ []byte, h hashtree.Hash) bool { return out.Add(key, h.Short()) })
 		if err != nil {
-			return nil, err
+			if err = s.unreadable(p, n, prefix, err); err != nil {
+				return nil, err
+			}
+			out.Damaged++
 		}
 	}
 	return out, nil
@@ -234,46 +252,51 @@ func (s *Services) listReply(reply *messages.ExchangeReply, p dynamo.Partition, 
 	for _, hashes := range holding.Lists {
 		reply.Leaves = append(reply.Leaves, &messages.LeafList{Hash: hashes})
 	}
-	reply.Next = holding.Next
+	reply.Next, reply.Damaged = holding.Next, uint32(holding.Damaged)
 	return nil
 }
 
 // find reads records by leaf and hash, as many of the first ones as a message holds. One
-// that changed since, or cannot be read now, is not found. It runs on a reader.
-func (s *Services) find(p dynamo.Partition, n int, bits uint8, items []aae.Item) (*messages.RecordPage, error) {
+// that changed since is not found; of a leaf that cannot be read to its end all that are
+// not found are damaged. It runs on a reader.
+func (s *Services) find(p dynamo.Partition, n int, bits uint8, items []aae.Item) (page *messages.RecordPage, damaged int, err error) {
 	wanted := map[uint32][]uint64{}
 	for _, it := range items {
 		wanted[it.Leaf] = append(wanted[it.Leaf], it.Hash)
 	}
 	shape, found := s.shape(p), map[aae.Item]*messages.HandoffRecord{}
-	read := map[uint32]bool{}
+	whole := map[uint32]bool{} // of those that were read: to their end
 	var sizes []int
 	total := 0
 	for _, it := range items {
 		if total > aae.MaxRecordBytes {
 			break
 		}
-		if !read[it.Leaf] {
-			read[it.Leaf] = true
-			if err := s.findIn(found, shape, p, n, bits, it.Leaf, wanted[it.Leaf]); err != nil {
-				return nil, err
+		if _, read := whole[it.Leaf]; !read {
+			err := s.findIn(found, shape, p, n, bits, it.Leaf, wanted[it.Leaf])
+			if whole[it.Leaf] = err == nil; err != nil {
+				if err = s.unreadable(p, n, hashtree.Prefix{Bits: bits, Index: it.Leaf}, err); err != nil {
+					return nil, 0, err
+				}
 			}
 		}
 		size := 0
 		if r := found[it]; r != nil {
 			size = len(r.Record)
+		} else if !whole[it.Leaf] {
+			size = -1
 		}
 		sizes = append(sizes, size)
-		total += size
+		total += max(0, size)
 	}
-	handled, _, _, _ := aae.Batch(sizes)
-	page := &messages.RecordPage{Handled: uint32(handled)}
+	handled, _, damaged, _ := aae.Batch(sizes)
+	page = &messages.RecordPage{Handled: uint32(handled)}
 	for _, it := range items[:handled] {
 		if r := found[it]; r != nil {
 			page.Records = append(page.Records, r)
 		}
 	}
-	return page, nil
+	return page, damaged, nil
 }
 
 // findIn adds the wanted records of one leaf.

@@ -35,6 +35,7 @@ type exchangeActor struct {
 	own, peer *messages.ExchangeReply
 	holding   *aae.Holding
 	page      *messages.RecordPage
+	damaged   int // records that could not be read to be pushed
 	bytes     int // of the messages since the last answer
 	turn      turn
 	rest      int // bytes that the rate has to allow for
@@ -48,6 +49,7 @@ type exchangeRead struct {
 	batch   uint64
 	holding *aae.Holding
 	page    *messages.RecordPage
+	damaged int // records that page should have
 	err     error
 }
 
@@ -193,7 +195,9 @@ func (a *exchangeActor) ask(ctx actor.Context) {
 		a.askPeer(ctx, e.Batch, func(m *messages.ExchangeRequest) { m.Question = &messages.ExchangeRequest_Pull{Pull: names} })
 	case aae.Push:
 		items := slices.Clone(e.Items)
-		a.readOwn(e.Batch, func(out *exchangeRead) { out.page, out.err = a.s.find(a.pair.Partition, a.pair.N, e.Bits, items) })
+		a.readOwn(e.Batch, func(out *exchangeRead) {
+			out.page, out.damaged, out.err = a.s.find(a.pair.Partition, a.pair.N, e.Bits, items)
+		})
 	}
 }
 
@@ -253,8 +257,8 @@ func (a *exchangeActor) read(ctx actor.Context, m *exchangeRead) {
 		leaves := &messages.TreeLeaves{Bits: uint32(e.Bits), Index: slices.Clone(e.Index[:len(m.holding.Lists)]), From: e.From, Until: m.holding.Next}
 		a.askPeer(ctx, e.Batch, func(r *messages.ExchangeRequest) { r.Question = &messages.ExchangeRequest_Leaves{Leaves: leaves} })
 	case aae.Push:
-		if a.page = m.page; len(m.page.GetRecords()) == 0 {
-			a.step(ctx, aae.Pushed{Batch: e.Batch, Handled: int(m.page.GetHandled())})
+		if a.page, a.damaged = m.page, m.damaged; len(m.page.GetRecords()) == 0 {
+			a.step(ctx, aae.Pushed{Batch: e.Batch, Handled: int(m.page.GetHandled()), Damaged: m.damaged})
 			return
 		}
 		a.askPeer(ctx, e.Batch, func(r *messages.ExchangeRequest) {
@@ -286,7 +290,7 @@ func (a *exchangeActor) answered(ctx actor.Context, m *messages.ExchangeReply) {
 			return
 		}
 		a.holding.Cut(len(m.GetLeaves()), m.GetNext())
-		listed := aae.Listed{Batch: e.Batch, Own: a.holding.Lists, Next: a.holding.Next, Bytes: a.took()}
+		listed := aae.Listed{Batch: e.Batch, Own: a.holding.Lists, Next: a.holding.Next, Damaged: a.holding.Damaged + int(m.GetDamaged()), Bytes: a.took()}
 		for _, l := range m.GetLeaves() {
 			listed.Peer = append(listed.Peer, l.GetHash())
 		}
@@ -295,13 +299,14 @@ func (a *exchangeActor) answered(ctx actor.Context, m *messages.ExchangeReply) {
 		if a.peer != nil && a.x.State() == aae.Pulling { // not what is being merged
 			a.page = m.GetPage()
 			a.step(ctx, aae.Page{
-				Batch: e.Batch, Handled: int(a.page.GetHandled()), Records: len(a.page.GetRecords()), Bytes: a.took(), RecordBytes: recordBytes(a.page.GetRecords()),
+				Batch: e.Batch, Handled: int(a.page.GetHandled()), Records: len(a.page.GetRecords()), Damaged: int(m.GetDamaged()),
+				Bytes: a.took(), RecordBytes: recordBytes(a.page.GetRecords()),
 			})
 		}
 	case aae.Push:
 		if a.peer != nil && a.page != nil {
 			a.step(ctx, aae.Pushed{
-				Batch: e.Batch, Handled: int(a.page.GetHandled()), Records: int(m.GetMerged()), Damaged: int(m.GetDamaged()),
+				Batch: e.Batch, Handled: int(a.page.GetHandled()), Records: int(m.GetMerged()), Damaged: a.damaged + int(m.GetDamaged()),
 				Bytes: a.took(), RecordBytes: recordBytes(a.page.GetRecords()),
 			})
 		}

@@ -1153,9 +1153,11 @@ func (*ExchangeRequest_Recheck) isExchangeRequest_Question() {}
 // TreeRoot is the root of the asker's tree and the size of the tree; with an empty hash
 // it asks for that of the other.
 type TreeRoot struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Hash          []byte                 `protobuf:"bytes,1,opt,name=hash,proto3" json:"hash,omitempty"`
-	Bits          uint32                 `protobuf:"varint,2,opt,name=bits,proto3" json:"bits,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Hash  []byte                 `protobuf:"bytes,1,opt,name=hash,proto3" json:"hash,omitempty"`
+	Bits  uint32                 `protobuf:"varint,2,opt,name=bits,proto3" json:"bits,omitempty"`
+	// Entries in the tree.
+	Count         uint32 `protobuf:"varint,3,opt,name=count,proto3" json:"count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1200,6 +1202,13 @@ func (x *TreeRoot) GetHash() []byte {
 func (x *TreeRoot) GetBits() uint32 {
 	if x != nil {
 		return x.Bits
+	}
+	return 0
+}
+
+func (x *TreeRoot) GetCount() uint32 {
+	if x != nil {
+		return x.Count
 	}
 	return 0
 }
@@ -1339,10 +1348,12 @@ func (x *TreeLeaves) GetUntil() []byte {
 // RecordNames asks for records, by the leaves of `bits` bits in which they lie and the
 // first 8 bytes of their entries' hashes; both lists have one length.
 type RecordNames struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Bits          uint32                 `protobuf:"varint,1,opt,name=bits,proto3" json:"bits,omitempty"`
-	Leaf          []uint32               `protobuf:"varint,2,rep,packed,name=leaf,proto3" json:"leaf,omitempty"`
-	Hash          []uint64               `protobuf:"fixed64,3,rep,packed,name=hash,proto3" json:"hash,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Bits  uint32                 `protobuf:"varint,1,opt,name=bits,proto3" json:"bits,omitempty"`
+	Leaf  []uint32               `protobuf:"varint,2,rep,packed,name=leaf,proto3" json:"leaf,omitempty"`
+	Hash  []uint64               `protobuf:"fixed64,3,rep,packed,name=hash,proto3" json:"hash,omitempty"`
+	// None of them lies before this storage key.
+	From          []byte `protobuf:"bytes,4,opt,name=from,proto3" json:"from,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1394,6 +1405,13 @@ func (x *RecordNames) GetLeaf() []uint32 {
 func (x *RecordNames) GetHash() []uint64 {
 	if x != nil {
 		return x.Hash
+	}
+	return nil
+}
+
+func (x *RecordNames) GetFrom() []byte {
+	if x != nil {
+		return x.From
 	}
 	return nil
 }
@@ -1472,7 +1490,8 @@ type ExchangeReply struct {
 	Next []byte `protobuf:"bytes,8,opt,name=next,proto3" json:"next,omitempty"`
 	// The records asked for.
 	Page *RecordPage `protobuf:"bytes,9,opt,name=page,proto3" json:"page,omitempty"`
-	// How many of the records sent are merged, and how many could not be.
+	// How many of the records sent are merged; how many could not be, or not be read, or
+	// how many leaves could not be listed to their end.
 	Merged        uint32 `protobuf:"varint,10,opt,name=merged,proto3" json:"merged,omitempty"`
 	Damaged       uint32 `protobuf:"varint,11,opt,name=damaged,proto3" json:"damaged,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1726,10 +1745,11 @@ const file_messages_replica_proto_rawDesc = "" +
 	"\n" +
 	"timeout_ms\x18\r \x01(\rR\ttimeoutMsB\n" +
 	"\n" +
-	"\bquestion\"2\n" +
+	"\bquestion\"H\n" +
 	"\bTreeRoot\x12\x12\n" +
 	"\x04hash\x18\x01 \x01(\fR\x04hash\x12\x12\n" +
-	"\x04bits\x18\x02 \x01(\rR\x04bits\"E\n" +
+	"\x04bits\x18\x02 \x01(\rR\x04bits\x12\x14\n" +
+	"\x05count\x18\x03 \x01(\rR\x05count\"E\n" +
 	"\tTreeNodes\x12\x12\n" +
 	"\x04bits\x18\x01 \x01(\rR\x04bits\x12\x14\n" +
 	"\x05index\x18\x02 \x03(\rR\x05index\x12\x0e\n" +
@@ -1739,11 +1759,12 @@ const file_messages_replica_proto_rawDesc = "" +
 	"\x04bits\x18\x01 \x01(\rR\x04bits\x12\x14\n" +
 	"\x05index\x18\x02 \x03(\rR\x05index\x12\x12\n" +
 	"\x04from\x18\x03 \x01(\fR\x04from\x12\x14\n" +
-	"\x05until\x18\x04 \x01(\fR\x05until\"I\n" +
+	"\x05until\x18\x04 \x01(\fR\x05until\"]\n" +
 	"\vRecordNames\x12\x12\n" +
 	"\x04bits\x18\x01 \x01(\rR\x04bits\x12\x12\n" +
 	"\x04leaf\x18\x02 \x03(\rR\x04leaf\x12\x12\n" +
-	"\x04hash\x18\x03 \x03(\x06R\x04hash\"b\n" +
+	"\x04hash\x18\x03 \x03(\x06R\x04hash\x12\x12\n" +
+	"\x04from\x18\x04 \x01(\fR\x04from\"b\n" +
 	"\n" +
 	"RecordPage\x12:\n" +
 	"\arecords\x18\x01 \x03(\v2 .dynactor.messages.HandoffRecordR\arecords\x12\x18\n" +

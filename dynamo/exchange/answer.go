@@ -74,7 +74,9 @@ type Holding struct {
 	// Next is the storage key of the first entry that had no room; nil if all had. The
 	// last list then ends before it.
 	Next []byte
-	keys [][]byte
+	// Damaged is how many leaves could not be read to their end.
+	Damaged int
+	keys    [][]byte
 }
 
 // Leaf begins the next leaf; false when there is no room for more.

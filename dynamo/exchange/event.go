@@ -36,12 +36,13 @@ type (
 		Bytes     int
 	}
 	// Listed has for the first of the leaves asked for what each side holds there. If
-	// Next is not nil, the last of these lists ends before it on both sides.
+	// Next is not nil, the last of these lists ends before it on both sides. Damaged ones
+	// could not be read to their end, and list what could be.
 	Listed struct {
-		Batch     uint64
-		Own, Peer [][]uint64
-		Next      []byte
-		Bytes     int
+		Batch          uint64
+		Own, Peer      [][]uint64
+		Next           []byte
+		Damaged, Bytes int
 	}
 	// Page is about the first Handled of the items to be pulled: so many Records came,
 	// so many the peer could not read; the rest have changed.

@@ -93,7 +93,7 @@ type Outcome struct {
 	// In is how many records here learned something, Out how many went to the peer.
 	In, Out int
 	// Changed is how many records had changed when they were asked for, Damaged how
-	// many could not be read or merged. Rechecked is how many leaves differed though
+	// many, or leaves of them, could not be read or merged. Rechecked is how many leaves differed though
 	// their keys agreed.
 	Changed, Damaged, Rechecked int
 	// Bytes went over the wire, RecordBytes of them in records.
@@ -258,6 +258,7 @@ func (x *Exchange) next() []Effect {
 // listed finds the records that one side has and the other has not.
 func (x *Exchange) listed(e Listed) []Effect {
 	x.outcome.Bytes += e.Bytes
+	x.outcome.Damaged += e.Damaged
 	leaves := len(e.Own)
 	switch {
 	case leaves != len(e.Peer) || leaves > len(x.nodes) || tooMany(e.Own) || tooMany(e.Peer):
@@ -271,7 +272,8 @@ func (x *Exchange) listed(e Listed) []Effect {
 		}
 		mine, theirs := difference(e.Own[i], e.Peer[i])
 		x.push, x.pull = appendItems(x.push, leaf, mine), appendItems(x.pull, leaf, theirs)
-		x.agreed = x.agreed && len(mine)+len(theirs) == 0
+		// Nor would a tree be better for reading again what cannot be read.
+		x.agreed = x.agreed && len(mine)+len(theirs)+e.Damaged == 0
 		x.cursor = nil
 		if i == leaves-1 && e.Next != nil {
 			x.cursor = e.Next // the rest of this leaf comes next
