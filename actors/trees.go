@@ -296,7 +296,9 @@ func (v *vnodeActor) care() {
 func (v *vnodeActor) work() (n int, p hashtree.Prefix, ok bool) {
 	u := &v.upkeep
 	some := 0
-	for n, t := range u.trees {
+	for i := range u.trees { // from the one after that read last: what cannot be read keeps no other from its turn
+		n := (u.n + 1 + i) % len(u.trees)
+		t := u.trees[n]
 		if t == nil {
 			continue
 		}
@@ -378,8 +380,11 @@ func (v *vnodeActor) onRange(m *rangeRead) {
 		did, err = t.Mend(m.check, m.entries)
 	}
 	if err != nil {
-		// Too many writes came, or too many reads wait; the range is named again.
-		u.resting = true
+		// Too many writes came, too many reads wait, or the store cannot read it. It is
+		// named again, after others.
+		if u.resting = true; u.sampled {
+			t.sampled()
+		}
 		v.s.Log.Debug("a range of a hash tree was not read", slog.Uint64("partition", uint64(v.partition)), slog.Any("error", err))
 		return
 	}

@@ -48,8 +48,16 @@ func (t *Tree) Check(p Prefix) *Check {
 	return c
 }
 
-// Abandon ends a check whose range could not be read.
+// Abandon ends a check whose range could not be read. If it is in doubt, the other ranges
+// that are come first: it may never be read.
 func (t *Tree) Abandon(c *Check) bool {
+	if i := slices.Index(t.doubts, c.prefix); i >= 0 {
+		t.doubts = append(slices.Delete(t.doubts, i, i+1), c.prefix)
+	}
+	return t.end(c)
+}
+
+func (t *Tree) end(c *Check) bool {
 	i := slices.Index(t.checks, c)
 	if i >= 0 {
 		t.checks = slices.Delete(t.checks, i, i+1)
@@ -79,7 +87,7 @@ type Mended struct {
 // Mend ends a check: it sets the leaves of the range to the entries that were read
 // from the store, in key order. A record that could not be read is none of them.
 func (t *Tree) Mend(c *Check, entries []Entry) (Mended, error) {
-	if !t.Abandon(c) {
+	if !t.end(c) {
 		return Mended{}, ErrOver
 	}
 	if c.busy {

@@ -200,7 +200,7 @@ func (t *Tree) wide() uint8 { return t.serving.bits - min(t.serving.bits, rangeL
 func (t *Tree) Settled() bool { return len(t.doubts) == 0 }
 
 // Work names the range to check next: one in doubt, or one for growing. It names the
-// same one until that is mended; false if there is nothing to do.
+// same one until that is mended, or its check abandoned; false if there is nothing to do.
 func (t *Tree) Work() (Prefix, bool) {
 	if !t.Settled() {
 		return t.doubts[0], true

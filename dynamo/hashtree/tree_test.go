@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/dynactor/dynactor/dynamo"
@@ -333,5 +334,29 @@ func BenchmarkEntryHash(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		EntryHash(key, [16]byte{1, 2, 3})
+	}
+}
+
+// TestUnreadableComesLast: a range in doubt that the store cannot read keeps no other from
+// being read, and stays in doubt.
+func TestUnreadableComesLast(t *testing.T) {
+	tree := data{}.built(MinBits)
+	for i := range uint32(3) {
+		tree.Doubt(Prefix{MinBits, i})
+	}
+	bad := Prefix{MinBits, 0}
+	for range 5 {
+		p, _ := tree.Work()
+		c := tree.Check(p)
+		if p == bad {
+			tree.Abandon(c)
+			continue
+		}
+		if _, err := tree.Mend(c, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !slices.Equal(tree.doubts, []Prefix{bad}) {
+		t.Errorf("in doubt: %v", tree.doubts)
 	}
 }
