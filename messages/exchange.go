@@ -86,8 +86,17 @@ func toRoot(m *TreeRoot) (Root, error) {
 	return Root{Hash: hashtree.Hash(m.GetHash()), Bits: bits}, nil
 }
 
+// toLeafBits wants leaves: no tree has fewer of them than the smallest, and reading wider
+// ranges would hold up a reader.
+func toLeafBits(x uint32) (uint8, error) {
+	if x < hashtree.MinBits {
+		return 0, fmt.Errorf("%w: leaves of %d bits", ErrBounds, x)
+	}
+	return toBits(x)
+}
+
 func toLeaves(m *TreeLeaves) (Leaves, error) {
-	bits, err := toBits(m.GetBits())
+	bits, err := toLeafBits(m.GetBits())
 	out := Leaves{List: exchange.List{Bits: bits, Index: m.GetIndex(), From: m.GetFrom()}, Until: m.GetUntil()}
 	if err == nil {
 		err = out.Check()
@@ -96,7 +105,7 @@ func toLeaves(m *TreeLeaves) (Leaves, error) {
 }
 
 func toPull(m *RecordNames) (exchange.Pull, error) {
-	bits, err := toBits(m.GetBits())
+	bits, err := toLeafBits(m.GetBits())
 	out := exchange.Pull{Bits: bits}
 	if err == nil && (len(m.GetLeaf()) != len(m.GetHash()) || len(m.GetLeaf()) == 0 || len(m.GetLeaf()) > exchange.MaxKeys) {
 		err = fmt.Errorf("%w: %d records are named by %d hashes", ErrBounds, len(m.GetLeaf()), len(m.GetHash()))

@@ -229,3 +229,20 @@ func FuzzToExchange(f *testing.F) {
 		}
 	})
 }
+
+// TestTooWideLeaves: nobody may ask for leaves that no tree has, which might be all of a
+// partition.
+func TestTooWideLeaves(t *testing.T) {
+	for bits := range uint32(hashtree.MinBits + 1) {
+		leaves := &TreeLeaves{Bits: bits, Index: []uint32{0}}
+		for _, m := range []*ExchangeRequest{
+			{N: 3, Question: &ExchangeRequest_Leaves{Leaves: leaves}},
+			{N: 3, Question: &ExchangeRequest_Recheck{Recheck: leaves}},
+			{N: 3, Question: &ExchangeRequest_Pull{Pull: &RecordNames{Bits: bits, Leaf: []uint32{0}, Hash: []uint64{1}}}},
+		} {
+			if _, _, err := ToExchange(m); (err == nil) != (bits == hashtree.MinBits) {
+				t.Errorf("%v: %v", m, err)
+			}
+		}
+	}
+}

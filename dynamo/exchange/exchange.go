@@ -203,7 +203,7 @@ func (x *Exchange) met(e Met) []Effect {
 		x.outcome.Equal = true
 		return x.complete()
 	}
-	if e.Bits < LevelBits || e.Bits > hashtree.MaxBits {
+	if e.Bits < hashtree.MinBits || e.Bits > hashtree.MaxBits {
 		return x.finish(fmt.Sprintf("trees of %d bits are not compared", e.Bits))
 	}
 	x.bits, x.nodes, x.width = e.Bits, []uint32{0}, 0

@@ -170,8 +170,14 @@ func (t *Tree) Mark(position [16]byte) (Prefix, bool) {
 
 // Doubt says that a range may not be what the store holds; Work will name it. A
 // mark that a crash has left and a leaf that differs from another replica's though
-// all its keys agree are such ranges.
+// all its keys agree are such ranges. Wide ranges are read in parts.
 func (t *Tree) Doubt(p Prefix) {
+	if p.Bits < MinBits {
+		for i := range uint32(1) << (MinBits - p.Bits) {
+			t.Doubt(Prefix{Bits: MinBits, Index: p.Index<<(MinBits-p.Bits) | i})
+		}
+		return
+	}
 	p = p.Parent(min(p.Bits, t.serving.bits))
 	if len(t.doubts) >= maxDoubts {
 		p = p.Parent(min(p.Bits, MarkBits))
@@ -187,9 +193,7 @@ func (t *Tree) Doubt(p Prefix) {
 
 // DoubtAll doubts the whole tree: there was no checkpoint, or it was damaged.
 func (t *Tree) DoubtAll() {
-	for i := range uint32(1) << MinBits {
-		t.Doubt(Prefix{Bits: MinBits, Index: i})
-	}
+	t.Doubt(Prefix{})
 }
 
 // wide is the width of the ranges that are read for growing.

@@ -360,3 +360,14 @@ func TestUnreadableComesLast(t *testing.T) {
 		t.Errorf("in doubt: %v", tree.doubts)
 	}
 }
+
+// TestWideDoubtIsCut: a doubt as wide as the partition is not read as one range.
+func TestWideDoubtIsCut(t *testing.T) {
+	for bits := range uint8(MinBits) {
+		tree := data{}.built(18)
+		tree.Doubt(Prefix{bits, 1<<bits - 1})
+		if n := 1 << (MinBits - bits); len(tree.doubts) != n || tree.doubts[n-1] != (Prefix{MinBits, 1<<MinBits - 1}) {
+			t.Errorf("%d bits: in doubt are %v", bits, tree.doubts)
+		}
+	}
+}
