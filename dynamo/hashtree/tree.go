@@ -70,7 +70,7 @@ const (
 	// crowded is how many entries the leaves hold on average before the tree grows.
 	crowded = 12
 	// rangeLeaves is by how many bits a range that is read for growing is wider than
-	// a leaf: it holds some two hundred entries.
+	// a leaf of the tree that is grown: it holds some hundred entries.
 	rangeLeaves = 4
 	// maxDoubts is how many ranges are in doubt apart; further ones are widened.
 	maxDoubts = 4096
@@ -196,8 +196,9 @@ func (t *Tree) DoubtAll() {
 	t.Doubt(Prefix{})
 }
 
-// wide is the width of the ranges that are read for growing.
-func (t *Tree) wide() uint8 { return t.serving.bits - min(t.serving.bits, rangeLeaves) }
+// wide is the width of the ranges that are read to grow to so many bits: a range is as
+// small as the leaves of the larger tree ask for, but not smaller than a leaf of this one.
+func (t *Tree) wide(bits uint8) uint8 { return min(t.serving.bits, bits-rangeLeaves) }
 
 // Settled reports whether every leaf is what the store holds, as far as is known.
 // Until then the tree is not worth comparing, and Encode must wait.
@@ -210,7 +211,8 @@ func (t *Tree) Work() (Prefix, bool) {
 		return t.doubts[0], true
 	}
 	if n := t.Root().Count; t.growing == nil && t.serving.bits < MaxBits && n>>t.serving.bits >= crowded {
-		t.growing, t.grown, t.rangeBits = newLevels(bitsFor(n)), 0, t.wide()
+		bits := bitsFor(n)
+		t.growing, t.grown, t.rangeBits = newLevels(bits), 0, t.wide(bits)
 	}
 	return Prefix{Bits: t.rangeBits, Index: t.grown}, t.growing != nil
 }

@@ -1,6 +1,7 @@
 package hashtree
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -369,5 +370,38 @@ func TestWideDoubtIsCut(t *testing.T) {
 		if n := 1 << (MinBits - bits); len(tree.doubts) != n || tree.doubts[n-1] != (Prefix{MinBits, 1<<MinBits - 1}) {
 			t.Errorf("%d bits: in doubt are %v", bits, tree.doubts)
 		}
+	}
+}
+
+// TestGrowsInSmallRanges: a tree of many entries that was built from nothing has few leaves,
+// which are full. No range that it names to grow is wider than one of them.
+func TestGrowsInSmallRanges(t *testing.T) {
+	const entries = 1 << 16
+	store := make([]Entry, entries)
+	for i := range store {
+		p := at(rand.New(rand.NewPCG(uint64(i), 7)).Uint64())
+		store[i] = Entry{p, hashed(p, 1)}
+	}
+	slices.SortFunc(store, func(a, b Entry) int { return bytes.Compare(a.Position[:], b.Position[:]) })
+	from := func(p [16]byte) int {
+		i, _ := slices.BinarySearchFunc(store, p, func(e Entry, p [16]byte) int { return bytes.Compare(e.Position[:], p[:]) })
+		return i
+	}
+	tree, worst := New(testPartitions, testPartition), 0
+	tree.DoubtAll()
+	for p, ok := tree.Work(); ok; p, ok = tree.Work() {
+		c := tree.Check(p)
+		first, last := tree.Range(p)
+		read := store[from(first):from(last)]
+		if _, err := tree.Mend(c, read); err != nil {
+			t.Fatal(err)
+		}
+		worst = max(worst, len(read))
+	}
+	if tree.Bits() != 14 || tree.Root().Count != entries {
+		t.Errorf("%d entries in 2^%d leaves", tree.Root().Count, tree.Bits())
+	}
+	if worst > 2*entries>>MinBits {
+		t.Errorf("a range of %d entries is read at once", worst)
 	}
 }
