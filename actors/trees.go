@@ -49,9 +49,9 @@ type upkeep struct {
 // keptTree is a tree and what is stored of it.
 type keptTree struct {
 	*hashtree.Tree
-	// changed: the checkpoint is not the tree. saved is when it was.
-	changed bool
-	saved   time.Time
+	// changed: the checkpoint is not the tree. saved is when it was; stored: there is one.
+	changed, stored bool
+	saved           time.Time
 	// sample is the range to be sampled next, of as many bits as the tree had.
 	sample hashtree.Prefix
 }
@@ -144,7 +144,7 @@ func (s *Services) loadTree(partitions int, p dynamo.Partition, n int) (*keptTre
 	if err != nil || t == nil && len(marks) == 0 && !objects {
 		return nil, err
 	}
-	changed := t == nil || len(marks) > 0
+	changed, stored := t == nil || len(marks) > 0, t != nil
 	if t == nil {
 		t = hashtree.New(partitions, p)
 		t.DoubtAll()
@@ -152,7 +152,9 @@ func (s *Services) loadTree(partitions int, p dynamo.Partition, n int) (*keptTre
 	for _, mark := range marks {
 		t.Doubt(hashtree.Prefix{Bits: hashtree.MarkBits, Index: mark})
 	}
-	return s.keep(t, changed), nil
+	kept := s.keep(t, changed)
+	kept.stored = stored
+	return kept, nil
 }
 
 func (s *Services) keep(t *hashtree.Tree, changed bool) *keptTree {
@@ -225,7 +227,7 @@ func (v *vnodeActor) checkpoint(b storage.Batch, age time.Duration) (saved func(
 	return func() {
 		for _, t := range all {
 			t.Saved()
-			t.changed, t.saved = false, time.Now()
+			t.changed, t.stored, t.saved = false, true, time.Now()
 		}
 	}
 }
@@ -244,6 +246,24 @@ func (v *vnodeActor) save() {
 		return
 	}
 	saved()
+}
+
+// remark marks a range in which the checkpoint is wrong, without a write that would have
+// marked it: it is read again after a crash.
+func (v *vnodeActor) remark(t *keptTree, n int, p hashtree.Prefix) {
+	marks := t.Unmarked(p)
+	if len(marks) == 0 {
+		return
+	}
+	b := v.s.Engine.NewBatch()
+	for _, m := range marks {
+		b.Set(vnode.MarkKey(v.partition, n, m.Index), []byte{})
+	}
+	if err := b.Commit(storage.Applied, nil); err != nil {
+		v.s.Log.Warn("no marks of a hash tree", slog.Uint64("partition", uint64(v.partition)), slog.Any("error", err))
+		return
+	}
+	t.Marked(marks)
 }
 
 // onUpkeep is the tick.
@@ -389,6 +409,9 @@ func (v *vnodeActor) onRange(m *rangeRead) {
 		return
 	}
 	t.changed = t.changed || did.Wrong > 0 || t.Bits() != bits
+	if did.Wrong > 0 && t.stored {
+		v.remark(t, u.n, m.check.Prefix())
+	}
 	c := v.s.Counters
 	c.TreeRanges.Add(1)
 	c.TreeEntries.Add(uint64(len(m.entries)))

@@ -35,7 +35,7 @@
 // is put into the batch that holds the record. After a crash the checkpoint is right
 // but for the marked ranges, and those are read again while the vnode serves. A busy
 // partition writes at most 1,024 marks between two checkpoints, an idle one reads
-// little again.
+// little again. Ranges that were found wrong are marked too, for the checkpoint is.
 //
 // # Figures
 //
@@ -166,6 +166,30 @@ func (t *Tree) Update(position [16]byte, old, new Hash) {
 func (t *Tree) Mark(position [16]byte) (Prefix, bool) {
 	p := t.Prefix(position, MarkBits)
 	return p, t.marked[p.Index/64]&(1<<(p.Index%64)) == 0
+}
+
+// Unmarked are the ranges that a range overlaps and whose marks are not durable. When Mend
+// finds the checkpoint's entries wrong, they must be, or a crash brings those back; Marked
+// takes note of it.
+func (t *Tree) Unmarked(p Prefix) []Prefix {
+	first, count := p.Parent(min(p.Bits, MarkBits)).Index, uint32(1)
+	if p.Bits < MarkBits {
+		first, count = first<<(MarkBits-p.Bits), 1<<(MarkBits-p.Bits)
+	}
+	var out []Prefix
+	for i := first; i < first+count; i++ {
+		if t.marked[i/64]&(1<<(i%64)) == 0 {
+			out = append(out, Prefix{Bits: MarkBits, Index: i})
+		}
+	}
+	return out
+}
+
+// Marked takes note that the marks of ranges that Unmarked named are durable.
+func (t *Tree) Marked(marks []Prefix) {
+	for _, m := range marks {
+		t.marked[m.Index/64] |= 1 << (m.Index % 64)
+	}
 }
 
 // Doubt says that a range may not be what the store holds; Work will name it. A

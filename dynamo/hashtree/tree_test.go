@@ -405,3 +405,28 @@ func TestGrowsInSmallRanges(t *testing.T) {
 		t.Errorf("a range of %d entries is read at once", worst)
 	}
 }
+
+// TestUnmarked: the marks of a range are those of all ranges of marks that it overlaps.
+func TestUnmarked(t *testing.T) {
+	for p, want := range map[Prefix][2]uint32{
+		{MinBits, 63}: {63 << 4, 64<<4 - 1}, {MarkBits, 5}: {5, 5}, {MarkBits + 4, 5<<4 | 3}: {5, 5}, {}: {0, 1<<MarkBits - 1},
+	} {
+		tree := data{}.built(16)
+		marks := tree.Unmarked(p)
+		if n := int(want[1] - want[0] + 1); len(marks) != n || marks[0] != (Prefix{MarkBits, want[0]}) || marks[n-1] != (Prefix{MarkBits, want[1]}) {
+			t.Errorf("%v: %v", p, marks)
+		}
+		tree.Marked(marks[:1])
+		if again := tree.Unmarked(p); !slices.Equal(again, marks[1:]) {
+			t.Errorf("%v: one is marked, and left are %v", p, again)
+		}
+		first, _ := tree.Range(marks[0])
+		if _, needed := tree.Mark(first); needed {
+			t.Errorf("%v: a write marks again", p)
+		}
+		tree.Saved()
+		if again := tree.Unmarked(p); len(again) != len(marks) {
+			t.Errorf("%v: after a checkpoint %v", p, again)
+		}
+	}
+}
