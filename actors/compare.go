@@ -65,7 +65,7 @@ func (v *vnodeActor) compare(m *messages.ExchangeRequest, e rt.Envelope) {
 	case aae.Pull:
 		v.onStore(e, reply, func(s *Services) (err error) {
 			var damaged int
-			reply.Page, damaged, err = s.find(partition, n, q.Bits, q.Items)
+			reply.Page, damaged, err = s.find(partition, n, q)
 			reply.Damaged = uint32(damaged)
 			return err
 		})
@@ -193,10 +193,18 @@ func (v *vnodeActor) learn(records []messages.Replicate, bits uint8) (out []aae.
 	return out, damaged
 }
 
-// leafRange is the range of object keys of a leaf.
-func leafRange(shape *hashtree.Tree, p dynamo.Partition, n int, leaf hashtree.Prefix) (lower, upper []byte) {
+// leafRange is the range of object keys of a leaf, from one of them on and until another,
+// as far as those are there; false: there is nothing between.
+func leafRange(shape *hashtree.Tree, p dynamo.Partition, n int, leaf hashtree.Prefix, from, until []byte) (lower, upper []byte, some bool) {
 	first, last := shape.Range(leaf)
-	return vnode.PositionRange(p, n, first, last)
+	lower, upper = vnode.PositionRange(p, n, first, last)
+	if bytes.Compare(from, lower) > 0 {
+		lower = from
+	}
+	if len(until) > 0 && bytes.Compare(until, upper) < 0 {
+		upper = until
+	}
+	return lower, upper, bytes.Compare(lower, upper) < 0
 }
 
 // shape is a tree that says which ranges there are in a partition, and is not kept up.
@@ -218,22 +226,17 @@ func (s *Services) unreadable(p dynamo.Partition, n int, leaf hashtree.Prefix, e
 // list lists what lies in leaves. It runs on a reader.
 func (s *Services) list(p dynamo.Partition, n int, l messages.Leaves) (*aae.Holding, error) {
 	out, shape := &aae.Holding{}, s.shape(p)
-	for i, leaf := range l.Index {
+	for _, leaf := range l.Index {
 		if !out.Leaf() {
 			break
 		}
 		prefix := hashtree.Prefix{Bits: l.Bits, Index: leaf}
-		lower, upper := leafRange(shape, p, n, prefix)
-		if i == 0 && bytes.Compare(l.From, lower) > 0 {
-			lower = l.From
-		}
-		if l.Until != nil && bytes.Compare(l.Until, upper) < 0 {
-			upper = l.Until
-		}
-		if bytes.Compare(lower, upper) >= 0 { // all of it is out of what is asked for
+		// Only the first of them begins before From, and the last ends after Until.
+		lower, upper, some := leafRange(shape, p, n, prefix, l.From, l.Until)
+		if !some {
 			continue
 		}
-		_, err := s.entries(p, lower, upper, func(key, _ []byte, h hashtree.Hash) bool { return out.Add(key, h.Short()) })
+		_, err := s.entries(p, lower, upper, func(key, value []byte, h hashtree.Hash) bool { return out.Add(key, h.Short(), len(value)) })
 		if err != nil {
 			if err = s.unreadable(p, n, prefix, err); err != nil {
 				return nil, err
@@ -259,23 +262,23 @@ func (s *Services) listReply(reply *messages.ExchangeReply, p dynamo.Partition, 
 // find reads records by leaf and hash, as many of the first ones as a message holds. One
 // that changed since is not found; of a leaf that cannot be read to its end all that are
 // not found are damaged. It runs on a reader.
-func (s *Services) find(p dynamo.Partition, n int, bits uint8, items []aae.Item) (page *messages.RecordPage, damaged int, err error) {
+func (s *Services) find(p dynamo.Partition, n int, q aae.Pull) (page *messages.RecordPage, damaged int, err error) {
 	wanted := map[uint32][]uint64{}
-	for _, it := range items {
+	for _, it := range q.Items {
 		wanted[it.Leaf] = append(wanted[it.Leaf], it.Hash)
 	}
 	shape, found := s.shape(p), map[aae.Item]*messages.HandoffRecord{}
 	whole := map[uint32]bool{} // of those that were read: to their end
 	var sizes []int
 	total := 0
-	for _, it := range items {
+	for _, it := range q.Items {
 		if total > aae.MaxRecordBytes {
 			break
 		}
 		if _, read := whole[it.Leaf]; !read {
-			err := s.findIn(found, shape, p, n, bits, it.Leaf, wanted[it.Leaf])
+			err := s.findIn(found, shape, p, n, q, it.Leaf, wanted[it.Leaf])
 			if whole[it.Leaf] = err == nil; err != nil {
-				if err = s.unreadable(p, n, hashtree.Prefix{Bits: bits, Index: it.Leaf}, err); err != nil {
+				if err = s.unreadable(p, n, hashtree.Prefix{Bits: q.Bits, Index: it.Leaf}, err); err != nil {
 					return nil, 0, err
 				}
 			}
@@ -291,7 +294,7 @@ func (s *Services) find(p dynamo.Partition, n int, bits uint8, items []aae.Item)
 	}
 	handled, _, damaged, _ := aae.Batch(sizes)
 	page = &messages.RecordPage{Handled: uint32(handled)}
-	for _, it := range items[:handled] {
+	for _, it := range q.Items[:handled] {
 		if r := found[it]; r != nil {
 			page.Records = append(page.Records, r)
 		}
@@ -299,9 +302,13 @@ func (s *Services) find(p dynamo.Partition, n int, bits uint8, items []aae.Item)
 	return page, damaged, nil
 }
 
-// findIn adds the wanted records of one leaf.
-func (s *Services) findIn(found map[aae.Item]*messages.HandoffRecord, shape *hashtree.Tree, p dynamo.Partition, n int, bits uint8, leaf uint32, wanted []uint64) error {
-	lower, upper := leafRange(shape, p, n, hashtree.Prefix{Bits: bits, Index: leaf})
+// findIn adds the wanted records of one leaf. It reads what was listed, and that is not
+// much.
+func (s *Services) findIn(found map[aae.Item]*messages.HandoffRecord, shape *hashtree.Tree, p dynamo.Partition, n int, q aae.Pull, leaf uint32, wanted []uint64) error {
+	lower, upper, some := leafRange(shape, p, n, hashtree.Prefix{Bits: q.Bits, Index: leaf}, q.From, q.Until)
+	if !some {
+		return nil
+	}
 	left := len(wanted)
 	var bad error
 	_, err := s.entries(p, lower, upper, func(key, value []byte, h hashtree.Hash) bool {

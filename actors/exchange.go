@@ -188,15 +188,16 @@ func (a *exchangeActor) ask(ctx actor.Context) {
 		l := messages.Leaves{List: aae.List{Bits: e.Bits, Index: slices.Clone(e.Index), From: e.From}}
 		a.readOwn(e.Batch, func(out *exchangeRead) { out.holding, out.err = a.s.list(a.pair.Partition, a.pair.N, l) })
 	case aae.Pull:
-		names := &messages.RecordNames{Bits: uint32(e.Bits)}
+		names := &messages.RecordNames{Bits: uint32(e.Bits), From: e.From, Until: e.Until}
 		for _, it := range e.Items {
 			names.Leaf, names.Hash = append(names.Leaf, it.Leaf), append(names.Hash, it.Hash)
 		}
 		a.askPeer(ctx, e.Batch, func(m *messages.ExchangeRequest) { m.Question = &messages.ExchangeRequest_Pull{Pull: names} })
 	case aae.Push:
-		items := slices.Clone(e.Items)
+		q := aae.Pull(e)
+		q.Items = slices.Clone(e.Items)
 		a.readOwn(e.Batch, func(out *exchangeRead) {
-			out.page, out.damaged, out.err = a.s.find(a.pair.Partition, a.pair.N, e.Bits, items)
+			out.page, out.damaged, out.err = a.s.find(a.pair.Partition, a.pair.N, q)
 		})
 	}
 }

@@ -106,7 +106,7 @@ func toLeaves(m *TreeLeaves) (Leaves, error) {
 
 func toPull(m *RecordNames) (exchange.Pull, error) {
 	bits, err := toLeafBits(m.GetBits())
-	out := exchange.Pull{Bits: bits}
+	out := exchange.Pull{Bits: bits, From: m.GetFrom(), Until: m.GetUntil()}
 	if err == nil && (len(m.GetLeaf()) != len(m.GetHash()) || len(m.GetLeaf()) == 0 || len(m.GetLeaf()) > exchange.MaxKeys) {
 		err = fmt.Errorf("%w: %d records are named by %d hashes", ErrBounds, len(m.GetLeaf()), len(m.GetHash()))
 	}

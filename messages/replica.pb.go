@@ -1153,11 +1153,9 @@ func (*ExchangeRequest_Recheck) isExchangeRequest_Question() {}
 // TreeRoot is the root of the asker's tree and the size of the tree; with an empty hash
 // it asks for that of the other.
 type TreeRoot struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	Hash  []byte                 `protobuf:"bytes,1,opt,name=hash,proto3" json:"hash,omitempty"`
-	Bits  uint32                 `protobuf:"varint,2,opt,name=bits,proto3" json:"bits,omitempty"`
-	// Entries in the tree.
-	Count         uint32 `protobuf:"varint,3,opt,name=count,proto3" json:"count,omitempty"`
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Hash          []byte                 `protobuf:"bytes,1,opt,name=hash,proto3" json:"hash,omitempty"`
+	Bits          uint32                 `protobuf:"varint,2,opt,name=bits,proto3" json:"bits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1202,13 +1200,6 @@ func (x *TreeRoot) GetHash() []byte {
 func (x *TreeRoot) GetBits() uint32 {
 	if x != nil {
 		return x.Bits
-	}
-	return 0
-}
-
-func (x *TreeRoot) GetCount() uint32 {
-	if x != nil {
-		return x.Count
 	}
 	return 0
 }
@@ -1352,8 +1343,9 @@ type RecordNames struct {
 	Bits  uint32                 `protobuf:"varint,1,opt,name=bits,proto3" json:"bits,omitempty"`
 	Leaf  []uint32               `protobuf:"varint,2,rep,packed,name=leaf,proto3" json:"leaf,omitempty"`
 	Hash  []uint64               `protobuf:"fixed64,3,rep,packed,name=hash,proto3" json:"hash,omitempty"`
-	// None of them lies before this storage key.
+	// They lie between these storage keys, as far as there are any.
 	From          []byte `protobuf:"bytes,4,opt,name=from,proto3" json:"from,omitempty"`
+	Until         []byte `protobuf:"bytes,5,opt,name=until,proto3" json:"until,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1412,6 +1404,13 @@ func (x *RecordNames) GetHash() []uint64 {
 func (x *RecordNames) GetFrom() []byte {
 	if x != nil {
 		return x.From
+	}
+	return nil
+}
+
+func (x *RecordNames) GetUntil() []byte {
+	if x != nil {
+		return x.Until
 	}
 	return nil
 }
@@ -1745,11 +1744,10 @@ const file_messages_replica_proto_rawDesc = "" +
 	"\n" +
 	"timeout_ms\x18\r \x01(\rR\ttimeoutMsB\n" +
 	"\n" +
-	"\bquestion\"H\n" +
+	"\bquestion\"2\n" +
 	"\bTreeRoot\x12\x12\n" +
 	"\x04hash\x18\x01 \x01(\fR\x04hash\x12\x12\n" +
-	"\x04bits\x18\x02 \x01(\rR\x04bits\x12\x14\n" +
-	"\x05count\x18\x03 \x01(\rR\x05count\"E\n" +
+	"\x04bits\x18\x02 \x01(\rR\x04bits\"E\n" +
 	"\tTreeNodes\x12\x12\n" +
 	"\x04bits\x18\x01 \x01(\rR\x04bits\x12\x14\n" +
 	"\x05index\x18\x02 \x03(\rR\x05index\x12\x0e\n" +
@@ -1759,12 +1757,13 @@ const file_messages_replica_proto_rawDesc = "" +
 	"\x04bits\x18\x01 \x01(\rR\x04bits\x12\x14\n" +
 	"\x05index\x18\x02 \x03(\rR\x05index\x12\x12\n" +
 	"\x04from\x18\x03 \x01(\fR\x04from\x12\x14\n" +
-	"\x05until\x18\x04 \x01(\fR\x05until\"]\n" +
+	"\x05until\x18\x04 \x01(\fR\x05until\"s\n" +
 	"\vRecordNames\x12\x12\n" +
 	"\x04bits\x18\x01 \x01(\rR\x04bits\x12\x12\n" +
 	"\x04leaf\x18\x02 \x03(\rR\x04leaf\x12\x12\n" +
 	"\x04hash\x18\x03 \x03(\x06R\x04hash\x12\x12\n" +
-	"\x04from\x18\x04 \x01(\fR\x04from\"b\n" +
+	"\x04from\x18\x04 \x01(\fR\x04from\x12\x14\n" +
+	"\x05until\x18\x05 \x01(\fR\x05until\"b\n" +
 	"\n" +
 	"RecordPage\x12:\n" +
 	"\arecords\x18\x01 \x03(\v2 .dynactor.messages.HandoffRecordR\arecords\x12\x18\n" +

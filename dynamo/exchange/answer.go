@@ -77,26 +77,32 @@ type Holding struct {
 	// Damaged is how many leaves could not be read to their end.
 	Damaged int
 	keys    [][]byte
+	bytes   int
 }
 
 // Leaf begins the next leaf; false when there is no room for more.
 func (l *Holding) Leaf() bool {
-	if l.Next == nil && len(l.keys) < MaxKeys {
+	if l.Next == nil && !l.full() {
 		l.Lists = append(l.Lists, nil)
 		return true
 	}
 	return false
 }
 
-// Add takes the next entry of the leaf, and returns false when there was no room.
-func (l *Holding) Add(key []byte, hash uint64) bool {
-	if len(l.keys) == MaxKeys {
+// full says that there is no room for more, or that enough was read.
+func (l *Holding) full() bool { return len(l.keys) == MaxKeys || l.bytes >= MaxReadBytes }
+
+// Add takes the next entry of the leaf, for which size bytes were read, and returns false
+// when there was no room.
+func (l *Holding) Add(key []byte, hash uint64, size int) bool {
+	if l.full() {
 		l.Next = bytes.Clone(key)
 		return false
 	}
 	last := len(l.Lists) - 1
 	l.Lists[last] = append(l.Lists[last], hash)
 	l.keys = append(l.keys, bytes.Clone(key))
+	l.bytes += size
 	return true
 }
 

@@ -117,19 +117,23 @@ type (
 		Index []uint32
 		From  []byte
 	}
-	// Pull asks the peer for records: Page. See Batch.
+	// Pull asks the peer for records: Page. They lie between the cursors that they were
+	// listed between; nil is none. See Batch.
 	Pull struct {
-		Batch uint64
-		Bits  uint8
-		Items []Item
+		Batch       uint64
+		Bits        uint8
+		Items       []Item
+		From, Until []byte
 	}
 	// Merge has the vnode here merge the records of the last page: Merged.
 	Merge struct{ Batch uint64 }
-	// Push sends records from here for the peer to merge: Pushed.
+	// Push sends records from here for the peer to merge: Pushed. They lie as those of a
+	// Pull do.
 	Push struct {
-		Batch uint64
-		Bits  uint8
-		Items []Item
+		Batch       uint64
+		Bits        uint8
+		Items       []Item
+		From, Until []byte
 	}
 	// Recheck tells both sides to doubt a leaf of their trees. Nothing is answered.
 	Recheck struct{ Leaf hashtree.Prefix }

@@ -47,6 +47,8 @@ const (
 	// MaxRecordBytes is how many bytes of records are in a message, unless it has
 	// only one.
 	MaxRecordBytes = 1 << 20
+	// MaxReadBytes is how many bytes of values are read for one list, but for the last one.
+	MaxReadBytes = 8 << 20
 )
 
 // LevelBits is how many bits the nodes of one comparison are deeper than those of the
@@ -111,10 +113,11 @@ type Exchange struct {
 	// todo are the nodes that differ, the next one last.
 	todo []hashtree.Prefix
 	// nodes are those that were asked about last, and the cursor is how far the first
-	// of them was listed; agreed: without a difference.
+	// of them was listed, the last time from from on; agreed: without a difference.
 	nodes  []uint32
 	width  uint8 // their bits
 	cursor []byte
+	from   []byte
 	agreed bool
 	// pull and push are the records of the leaves listed last that are still to move.
 	pull, push []Item
@@ -252,6 +255,7 @@ func (x *Exchange) next() []Effect {
 		x.todo = x.todo[:len(x.todo)-len(x.nodes)]
 		return x.ask(Comparing, Compare{Batch: x.number + 1, Round: x.round, Bits: x.width, Index: x.nodes, To: deeper(x.width, x.bits)})
 	}
+	x.from = x.cursor
 	return x.ask(Listing, List{Batch: x.number + 1, Bits: x.bits, Index: x.nodes, From: x.cursor})
 }
 
@@ -292,9 +296,9 @@ func (x *Exchange) listed(e Listed) []Effect {
 func (x *Exchange) move() []Effect {
 	switch {
 	case len(x.pull) > 0:
-		return x.ask(Pulling, Pull{Batch: x.number + 1, Bits: x.bits, Items: x.pull})
+		return x.ask(Pulling, Pull{Batch: x.number + 1, Bits: x.bits, Items: x.pull, From: x.from, Until: x.cursor})
 	case len(x.push) > 0:
-		return x.ask(Pushing, Push{Batch: x.number + 1, Bits: x.bits, Items: x.push[:min(len(x.push), MaxKeys)]})
+		return x.ask(Pushing, Push{Batch: x.number + 1, Bits: x.bits, Items: x.push[:min(len(x.push), MaxKeys)], From: x.from, Until: x.cursor})
 	}
 	return x.next()
 }

@@ -195,7 +195,7 @@ func TestHolding(t *testing.T) {
 				return l, leaf
 			}
 			for range n {
-				if key++; !l.Add(fmt.Appendf(nil, "%04d", key), uint64(key)) {
+				if key++; !l.Add(fmt.Appendf(nil, "%04d", key), uint64(key), 1) {
 					return l, leaf
 				}
 			}
@@ -238,6 +238,20 @@ func TestHolding(t *testing.T) {
 		l.Cut(tc.leaves, next)
 		if got := shape(l); got != tc.cut {
 			t.Errorf("%v cut to %d before %q: %q, want %q", tc.sizes, tc.leaves, tc.next, got, tc.cut)
+		}
+	}
+}
+
+// TestHoldingIsBoundedInBytes: a list ends when enough was read, and has at least one entry.
+func TestHoldingIsBoundedInBytes(t *testing.T) {
+	for size, want := range map[int]int{MaxReadBytes / 3: 4, MaxReadBytes: 1, 2 * MaxReadBytes: 1} {
+		l, n := &Holding{}, 0
+		l.Leaf()
+		for l.Add([]byte{byte(n)}, uint64(n), size) {
+			n++
+		}
+		if n != want || len(l.Lists[0]) != want || !slices.Equal(l.Next, []byte{byte(n)}) || l.Leaf() {
+			t.Errorf("%d entries of %d bytes, the next is %x", n, size, l.Next)
 		}
 	}
 }

@@ -150,7 +150,7 @@ func (r *replica) list(l List, until []byte) *Holding {
 				r.setAside(k)
 				continue
 			}
-			if !out.Add(sk, hash(k, r.store[k]).Short()) {
+			if !out.Add(sk, hash(k, r.store[k]).Short(), r.size) {
 				return out
 			}
 		}
@@ -166,11 +166,14 @@ type found struct {
 }
 
 // find reads records by leaf and hash, and makes a message of them.
-func (r *replica) find(width uint8, items []Item) (out []found, handled, damaged, size int) {
-	sizes := make([]int, len(items))
-	all := make([]found, len(items))
-	for i, it := range items {
-		for _, k := range r.between(width, it.Leaf) {
+func (r *replica) find(q Pull) (out []found, handled, damaged, size int) {
+	sizes := make([]int, len(q.Items))
+	all := make([]found, len(q.Items))
+	for i, it := range q.Items {
+		for _, k := range r.between(q.Bits, it.Leaf) {
+			if sk := storageKey(k); bytes.Compare(sk, q.From) < 0 || q.Until != nil && bytes.Compare(sk, q.Until) >= 0 {
+				continue
+			}
 			if hash(k, r.store[k]).Short() != it.Hash {
 				continue
 			}
@@ -343,7 +346,7 @@ func (w *world) pull(e Pull) Event {
 	if !w.turn() {
 		return Failed{e.Batch, "lost"}
 	}
-	records, handled, damaged, size := w.b.find(e.Bits, e.Items)
+	records, handled, damaged, size := w.b.find(e)
 	w.page = records
 	for _, r := range records {
 		w.in[r.key]++
@@ -370,7 +373,7 @@ func (w *world) merge(e Merge) Event {
 }
 
 func (w *world) push(e Push) Event {
-	records, handled, damaged, size := w.a.find(e.Bits, e.Items)
+	records, handled, damaged, size := w.a.find(Pull(e))
 	if !w.turn() {
 		return Failed{e.Batch, "lost"}
 	}
