@@ -148,7 +148,7 @@ func (t *exchangesActor) over(ctx actor.Context, j *exchangeJob) {
 		r.ended, r.last, r.outcome = time.Now(), j.number, o
 		r.count++
 		r.mended += o.In + o.Out
-		if o.Complete {
+		if o.Complete && o.Damaged == 0 { // of what is damaged nothing is known
 			r.verified = r.ended
 		}
 	}

@@ -90,3 +90,24 @@ func TestRepairInQuarantine(t *testing.T) {
 	ask()
 	actortest.Next[*messages.RepairReply](t, r.probe)
 }
+
+// TestVerifiedHasNothingDamaged: a pair is verified by an exchange that is complete and
+// could read and merge everything.
+func TestVerifiedHasNothingDamaged(t *testing.T) {
+	for _, tc := range []struct {
+		outcome aae.Outcome
+		want    bool
+	}{
+		{aae.Outcome{Complete: true}, true},
+		{aae.Outcome{Complete: true, In: 1, Out: 2}, true},
+		{aae.Outcome{Complete: true, Damaged: 1}, false},
+		{aae.Outcome{Reason: "failed"}, false},
+	} {
+		x, p := idleExchanges(), aae.Pair{N: 3, Peer: "n2"}
+		x.rows[p] = &exchangeRow{}
+		x.over(nil, &exchangeJob{pair: p, gone: true, outcome: &tc.outcome})
+		if r := x.rows[p]; r.verified.IsZero() == tc.want || r.count != 1 {
+			t.Errorf("%+v: %+v", tc.outcome, r)
+		}
+	}
+}

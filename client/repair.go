@@ -25,7 +25,7 @@ type Exchange struct {
 	Complete, Equal         bool
 	In, Out, Damaged, Bytes uint64
 	Reason                  string
-	// Verified: one was complete since the node has started, the last of them VerifiedAgo;
+	// Verified: one was complete, and nothing damaged, since the node has started, the last of them VerifiedAgo;
 	// otherwise that is since when the pair is known.
 	Verified    bool
 	VerifiedAgo time.Duration

@@ -1522,7 +1522,7 @@ type ExchangeState struct {
 	Bytes   uint64 `protobuf:"varint,12,opt,name=bytes,proto3" json:"bytes,omitempty"`
 	// Why it is not complete.
 	Reason string `protobuf:"bytes,13,opt,name=reason,proto3" json:"reason,omitempty"`
-	// When an exchange was last complete; if never, since when the pair is known.
+	// When an exchange was last complete with nothing damaged; if never, since when the pair is known.
 	VerifiedMsAgo uint64 `protobuf:"varint,14,opt,name=verified_ms_ago,json=verifiedMsAgo,proto3" json:"verified_ms_ago,omitempty"`
 	Verified      bool   `protobuf:"varint,15,opt,name=verified,proto3" json:"verified,omitempty"`
 	// Records mended on either side by all exchanges of the pair.
