@@ -96,8 +96,7 @@ func (n *node) savedVoter() (member.Voter, bool) {
 // learn takes a decided document in; durable it comes into force.
 func (m *membership) learn(d member.Document) {
 	if m.n.c.retired(d, m.n) {
-		m.n.after(0, m.n.retire)
-		return
+		m.n.retireOnceKnown(d)
 	}
 	if m.voter == nil {
 		m.voter = &member.Voter{Self: m.n.id, Store: m.n.store, Document: d}

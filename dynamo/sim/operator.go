@@ -209,6 +209,27 @@ func (n *node) retire() {
 	n.empty()
 }
 
+// retireOnceKnown ends a node when others than itself say that it is gone: before that
+// no operator would empty its disk.
+func (n *node) retireOnceKnown(d member.Document) {
+	store := n.store
+	n.c.after(50*time.Millisecond, func() {
+		known := 0
+		for _, id := range d.Voters() {
+			if m := n.c.node(id).members; m != nil && m.voter != nil && m.voter.Document.Version >= d.Version {
+				known++
+			}
+		}
+		switch {
+		case n.off || n.store != store:
+		case known >= member.Majority(len(d.Voters())):
+			n.retire()
+		default:
+			n.retireOnceKnown(d)
+		}
+	})
+}
+
 // retired reports whether a document says that the node with its store has left.
 func (c *cluster) retired(d member.Document, n *node) bool {
 	x, known := d.Member(n.id)
