@@ -2,6 +2,9 @@ package actors
 
 import (
 	"log/slog"
+	"maps"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -9,6 +12,7 @@ import (
 
 	"github.com/dynactor/dynactor/actors/rt"
 	"github.com/dynactor/dynactor/dynamo/admission"
+	"github.com/dynactor/dynactor/messages"
 )
 
 const (
@@ -56,13 +60,20 @@ type admissionActor struct {
 	seen         [admission.Buckets]uint64
 	served, shed uint64
 	share        float64
+	work         map[string]*backgroundWork // by kind
 	timer        *rt.Timer
 	due          *rt.Timer
 }
 
+// backgroundWork is what one kind of work got.
+type backgroundWork struct {
+	slices uint64
+	took   time.Duration
+}
+
 func newAdmission(s *Services) *actor.Props {
 	return actor.PropsFromProducer(func() actor.Actor {
-		return &admissionActor{s: s, controller: admission.New(admission.Config{})}
+		return &admissionActor{s: s, controller: admission.New(admission.Config{Floor: s.BackgroundFloor}), work: map[string]*backgroundWork{}}
 	}, flat, actor.WithMailbox(rt.NewMailbox(rt.MailboxOptions{Registry: s.Registry})))
 }
 
@@ -79,11 +90,14 @@ func (a *admissionActor) Receive(ctx actor.Context) {
 	case *sliceWanted:
 		a.step(admission.Want{Worker: admission.Worker(ctx.Sender().GetId())})
 	case *sliceDone:
+		a.count(ctx.Sender().GetId(), m.took)
 		a.step(admission.Done{Worker: admission.Worker(ctx.Sender().GetId()), Took: m.took})
 	case *workerGone:
 		a.step(admission.Gone{Worker: admission.Worker(ctx.Sender().GetId())})
 	case *creditDue:
 		a.step(admission.Gone{})
+	case *messages.BackgroundRequest:
+		a.s.answer(ctx.Sender(), a.self, a.status())
 	case *actor.Stopping:
 		a.timer.Stop()
 		a.due.Stop()
@@ -109,6 +123,46 @@ func (a *admissionActor) step(e admission.Event) {
 		a.share = s.Share
 		a.s.Log.Debug("share of background work", slog.Float64("share", s.Share), slog.String("reason", s.Why))
 	}
+}
+
+// count adds a slice to what its kind of work got.
+func (a *admissionActor) count(worker string, took time.Duration) {
+	if took == 0 { // was given back
+		return
+	}
+	kind, _, _ := strings.Cut(worker, "/")
+	w := a.work[kind]
+	if w == nil {
+		w = &backgroundWork{}
+		a.work[kind] = w
+	}
+	w.slices++
+	w.took += took
+}
+
+// status is how the controller stands, for operators.
+func (a *admissionActor) status() *messages.BackgroundReply {
+	now := time.Duration(time.Now().UnixNano())
+	a.step(admission.Gone{}) // brings it up to date
+	s := a.controller.Status()
+	out := &messages.BackgroundReply{
+		Share: s.Share, Floor: s.Floor, Used: s.Used, Parallel: uint32(s.Parallel), Why: s.Why,
+		WithUs: uint64(s.With.Microseconds()), WithoutUs: uint64(s.Without.Microseconds()),
+	}
+	if s.Changed != 0 {
+		out.ChangedMsAgo = uint64(max(1, (now - s.Changed).Milliseconds()))
+	}
+	for _, w := range s.Working {
+		out.Working = append(out.Working, string(w))
+	}
+	for _, w := range s.Waiting[:min(len(s.Waiting), maxStates)] {
+		out.Waiting = append(out.Waiting, string(w))
+	}
+	for _, kind := range slices.Sorted(maps.Keys(a.work)) {
+		w := a.work[kind]
+		out.Work = append(out.Work, &messages.BackgroundWork{Kind: kind, Slices: w.slices, TookMs: uint64(w.took.Milliseconds())})
+	}
+	return out
 }
 
 // requests is what was counted since the last call.

@@ -18,7 +18,7 @@ const (
 	nameMembership  = messages.TargetMembership
 	nameDetector    = messages.TargetDetector
 	nameTransfers   = messages.TargetTransfers
-	nameAdmission   = "admission"
+	nameAdmission   = messages.TargetAdmission
 	nameExchanges   = messages.TargetExchanges
 )
 

@@ -81,6 +81,9 @@ type Config struct {
 	// ExchangeInterval is how often two replicas are compared, at least; 0: only when an
 	// operator says so.
 	ExchangeInterval time.Duration
+	// BackgroundFloor is the least share of the time that slices get (admission.Config);
+	// 0 is the default.
+	BackgroundFloor float64
 	// pace is for tests.
 	pace upkeepPace
 	// Founding is how this node takes part in founding a cluster.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/dynactor/dynactor/dynamo"
+	"github.com/dynactor/dynactor/dynamo/admission"
 	"github.com/dynactor/dynactor/dynamo/exchange"
 	"github.com/dynactor/dynactor/dynamo/member"
 	"github.com/dynactor/dynactor/dynamo/ring"
@@ -68,6 +69,10 @@ type Config struct {
 	// AAEInterval is how often two replicas are compared, at least; 0: only when an
 	// operator says so.
 	AAEInterval time.Duration
+	// BackgroundFloor is the least part of the time that transfers, fills, exchanges and
+	// the building of hash trees get, in percent, however much clients' requests suffer;
+	// 100 lets them do what they can.
+	BackgroundFloor int
 	// TLSCert, TLSKey, TLSCA are files in PEM form; with them, links use TLS
 	// 1.3 and nodes show certificates to each other. All three or none.
 	TLSCert, TLSKey, TLSCA string
@@ -90,7 +95,9 @@ func Default() Config {
 		HintsMB:     1024,
 		AAEInterval: exchange.DefaultInterval,
 		LogLevel:    "info",
-		LogFormat:   "text",
+
+		BackgroundFloor: int(100 * admission.Default().Floor),
+		LogFormat:       "text",
 	}
 }
 
@@ -211,6 +218,7 @@ func (c Config) checkNumbers(bad func(string, string, ...any)) {
 	within("max-requests", c.MaxRequests, 1, 1<<20)
 	within("cache-mb", c.CacheMB, 2, 1<<20)
 	within("hints-mb", c.HintsMB, 0, 1<<20)
+	within("background-floor", c.BackgroundFloor, 1, 100)
 	if q := c.Partitions; q < 1 || q > ring.MaxPartitions || q&(q-1) != 0 {
 		bad("partitions", "%d is not a power of two within 1 to %d", q, ring.MaxPartitions)
 	}

@@ -56,6 +56,7 @@ func TestValidateNamesEveryProblem(t *testing.T) {
 		{"timeout", "not within", func(c *Config) { c.Timeout = time.Hour }},
 		{"hints-mb", "not within", func(c *Config) { c.HintsMB = -1 }},
 		{"aae-interval", "neither 0 nor", func(c *Config) { c.AAEInterval = time.Millisecond }},
+		{"background-floor", "not within 1 to 100", func(c *Config) { c.BackgroundFloor = 0 }},
 		{"cache-mb", "not within", func(c *Config) { c.CacheMB = 1 }},
 		{"tls-cert", "or none", func(c *Config) { c.TLSCA = "ca" }},
 		{"log-level", "not debug", func(c *Config) { c.LogLevel = "loud" }},

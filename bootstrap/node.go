@@ -301,7 +301,7 @@ func (n *Node) startActors(o Options) error {
 		Self: dynamo.NodeID(n.config.Name), System: n.system, Engine: n.engine, Log: n.log,
 		Now:       func() dynamo.Timestamp { return dynamo.Timestamp(o.Now().UnixNano()) },
 		HintBytes: int64(n.config.HintsMB) << 20, MaxValue: n.config.MaxValue, MaxRequests: n.config.MaxRequests, Timeout: n.config.Timeout,
-		ExchangeInterval: n.config.AAEInterval, DigestAbove: digestAbove, ReaderCount: readers, OnDocument: n.onDocument, Founding: f,
+		ExchangeInterval: n.config.AAEInterval, BackgroundFloor: float64(n.config.BackgroundFloor) / 100, DigestAbove: digestAbove, ReaderCount: readers, OnDocument: n.onDocument, Founding: f,
 	})
 	n.onStop(n.actors.Stop)
 	if err := n.actors.Start(); err != nil {

@@ -1386,6 +1386,244 @@ func (x *NodeState) GetSlow() bool {
 }
 
 // ExchangesRequest asks a node for the exchanges that it begins.
+// BackgroundRequest asks a node what it does besides serving clients.
+type BackgroundRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	TimeoutMs     uint32                 `protobuf:"varint,1,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackgroundRequest) Reset() {
+	*x = BackgroundRequest{}
+	mi := &file_messages_cluster_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackgroundRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackgroundRequest) ProtoMessage() {}
+
+func (x *BackgroundRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_cluster_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackgroundRequest.ProtoReflect.Descriptor instead.
+func (*BackgroundRequest) Descriptor() ([]byte, []int) {
+	return file_messages_cluster_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *BackgroundRequest) GetTimeoutMs() uint32 {
+	if x != nil {
+		return x.TimeoutMs
+	}
+	return 0
+}
+
+// BackgroundReply is how the admission controller of a node stands.
+type BackgroundReply struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The part of the time that slices may take, of what they could; the least it is
+	// set to; and what they took lately.
+	Share float64 `protobuf:"fixed64,1,opt,name=share,proto3" json:"share,omitempty"`
+	Floor float64 `protobuf:"fixed64,2,opt,name=floor,proto3" json:"floor,omitempty"`
+	Used  float64 `protobuf:"fixed64,3,opt,name=used,proto3" json:"used,omitempty"`
+	// How many slices are handed out at once.
+	Parallel uint32 `protobuf:"varint,4,opt,name=parallel,proto3" json:"parallel,omitempty"`
+	// Why the share is what it is, and how long ago it was set to that; 0: never.
+	Why          string `protobuf:"bytes,5,opt,name=why,proto3" json:"why,omitempty"`
+	ChangedMsAgo uint64 `protobuf:"varint,6,opt,name=changed_ms_ago,json=changedMsAgo,proto3" json:"changed_ms_ago,omitempty"`
+	// 99th percentiles of clients' requests while slices are handed out, and while none
+	// are; 0: not known.
+	WithUs    uint64 `protobuf:"varint,7,opt,name=with_us,json=withUs,proto3" json:"with_us,omitempty"`
+	WithoutUs uint64 `protobuf:"varint,8,opt,name=without_us,json=withoutUs,proto3" json:"without_us,omitempty"`
+	// Actors that have a slice, and that wait for one, longest first.
+	Working       []string          `protobuf:"bytes,9,rep,name=working,proto3" json:"working,omitempty"`
+	Waiting       []string          `protobuf:"bytes,10,rep,name=waiting,proto3" json:"waiting,omitempty"`
+	Work          []*BackgroundWork `protobuf:"bytes,11,rep,name=work,proto3" json:"work,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackgroundReply) Reset() {
+	*x = BackgroundReply{}
+	mi := &file_messages_cluster_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackgroundReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackgroundReply) ProtoMessage() {}
+
+func (x *BackgroundReply) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_cluster_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackgroundReply.ProtoReflect.Descriptor instead.
+func (*BackgroundReply) Descriptor() ([]byte, []int) {
+	return file_messages_cluster_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *BackgroundReply) GetShare() float64 {
+	if x != nil {
+		return x.Share
+	}
+	return 0
+}
+
+func (x *BackgroundReply) GetFloor() float64 {
+	if x != nil {
+		return x.Floor
+	}
+	return 0
+}
+
+func (x *BackgroundReply) GetUsed() float64 {
+	if x != nil {
+		return x.Used
+	}
+	return 0
+}
+
+func (x *BackgroundReply) GetParallel() uint32 {
+	if x != nil {
+		return x.Parallel
+	}
+	return 0
+}
+
+func (x *BackgroundReply) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+func (x *BackgroundReply) GetChangedMsAgo() uint64 {
+	if x != nil {
+		return x.ChangedMsAgo
+	}
+	return 0
+}
+
+func (x *BackgroundReply) GetWithUs() uint64 {
+	if x != nil {
+		return x.WithUs
+	}
+	return 0
+}
+
+func (x *BackgroundReply) GetWithoutUs() uint64 {
+	if x != nil {
+		return x.WithoutUs
+	}
+	return 0
+}
+
+func (x *BackgroundReply) GetWorking() []string {
+	if x != nil {
+		return x.Working
+	}
+	return nil
+}
+
+func (x *BackgroundReply) GetWaiting() []string {
+	if x != nil {
+		return x.Waiting
+	}
+	return nil
+}
+
+func (x *BackgroundReply) GetWork() []*BackgroundWork {
+	if x != nil {
+		return x.Work
+	}
+	return nil
+}
+
+// BackgroundWork is what one kind of work got since the node has started.
+type BackgroundWork struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Slices        uint64                 `protobuf:"varint,2,opt,name=slices,proto3" json:"slices,omitempty"`
+	TookMs        uint64                 `protobuf:"varint,3,opt,name=took_ms,json=tookMs,proto3" json:"took_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackgroundWork) Reset() {
+	*x = BackgroundWork{}
+	mi := &file_messages_cluster_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackgroundWork) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackgroundWork) ProtoMessage() {}
+
+func (x *BackgroundWork) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_cluster_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackgroundWork.ProtoReflect.Descriptor instead.
+func (*BackgroundWork) Descriptor() ([]byte, []int) {
+	return file_messages_cluster_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *BackgroundWork) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *BackgroundWork) GetSlices() uint64 {
+	if x != nil {
+		return x.Slices
+	}
+	return 0
+}
+
+func (x *BackgroundWork) GetTookMs() uint64 {
+	if x != nil {
+		return x.TookMs
+	}
+	return 0
+}
+
 type ExchangesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	TimeoutMs     uint32                 `protobuf:"varint,1,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
@@ -1395,7 +1633,7 @@ type ExchangesRequest struct {
 
 func (x *ExchangesRequest) Reset() {
 	*x = ExchangesRequest{}
-	mi := &file_messages_cluster_proto_msgTypes[19]
+	mi := &file_messages_cluster_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1407,7 +1645,7 @@ func (x *ExchangesRequest) String() string {
 func (*ExchangesRequest) ProtoMessage() {}
 
 func (x *ExchangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_messages_cluster_proto_msgTypes[19]
+	mi := &file_messages_cluster_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1420,7 +1658,7 @@ func (x *ExchangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExchangesRequest.ProtoReflect.Descriptor instead.
 func (*ExchangesRequest) Descriptor() ([]byte, []int) {
-	return file_messages_cluster_proto_rawDescGZIP(), []int{19}
+	return file_messages_cluster_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ExchangesRequest) GetTimeoutMs() uint32 {
@@ -1445,7 +1683,7 @@ type ExchangesReply struct {
 
 func (x *ExchangesReply) Reset() {
 	*x = ExchangesReply{}
-	mi := &file_messages_cluster_proto_msgTypes[20]
+	mi := &file_messages_cluster_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1457,7 +1695,7 @@ func (x *ExchangesReply) String() string {
 func (*ExchangesReply) ProtoMessage() {}
 
 func (x *ExchangesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_messages_cluster_proto_msgTypes[20]
+	mi := &file_messages_cluster_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1470,7 +1708,7 @@ func (x *ExchangesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExchangesReply.ProtoReflect.Descriptor instead.
 func (*ExchangesReply) Descriptor() ([]byte, []int) {
-	return file_messages_cluster_proto_rawDescGZIP(), []int{20}
+	return file_messages_cluster_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ExchangesReply) GetExchanges() []*ExchangeState {
@@ -1533,7 +1771,7 @@ type ExchangeState struct {
 
 func (x *ExchangeState) Reset() {
 	*x = ExchangeState{}
-	mi := &file_messages_cluster_proto_msgTypes[21]
+	mi := &file_messages_cluster_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1545,7 +1783,7 @@ func (x *ExchangeState) String() string {
 func (*ExchangeState) ProtoMessage() {}
 
 func (x *ExchangeState) ProtoReflect() protoreflect.Message {
-	mi := &file_messages_cluster_proto_msgTypes[21]
+	mi := &file_messages_cluster_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1558,7 +1796,7 @@ func (x *ExchangeState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExchangeState.ProtoReflect.Descriptor instead.
 func (*ExchangeState) Descriptor() ([]byte, []int) {
-	return file_messages_cluster_proto_rawDescGZIP(), []int{21}
+	return file_messages_cluster_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ExchangeState) GetPartition() uint32 {
@@ -1688,7 +1926,7 @@ type RepairRequest struct {
 
 func (x *RepairRequest) Reset() {
 	*x = RepairRequest{}
-	mi := &file_messages_cluster_proto_msgTypes[22]
+	mi := &file_messages_cluster_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1700,7 +1938,7 @@ func (x *RepairRequest) String() string {
 func (*RepairRequest) ProtoMessage() {}
 
 func (x *RepairRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_messages_cluster_proto_msgTypes[22]
+	mi := &file_messages_cluster_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1713,7 +1951,7 @@ func (x *RepairRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RepairRequest.ProtoReflect.Descriptor instead.
 func (*RepairRequest) Descriptor() ([]byte, []int) {
-	return file_messages_cluster_proto_rawDescGZIP(), []int{22}
+	return file_messages_cluster_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RepairRequest) GetPartition() uint32 {
@@ -1762,7 +2000,7 @@ type RepairReply struct {
 
 func (x *RepairReply) Reset() {
 	*x = RepairReply{}
-	mi := &file_messages_cluster_proto_msgTypes[23]
+	mi := &file_messages_cluster_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1774,7 +2012,7 @@ func (x *RepairReply) String() string {
 func (*RepairReply) ProtoMessage() {}
 
 func (x *RepairReply) ProtoReflect() protoreflect.Message {
-	mi := &file_messages_cluster_proto_msgTypes[23]
+	mi := &file_messages_cluster_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1787,7 +2025,7 @@ func (x *RepairReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RepairReply.ProtoReflect.Descriptor instead.
 func (*RepairReply) Descriptor() ([]byte, []int) {
-	return file_messages_cluster_proto_rawDescGZIP(), []int{23}
+	return file_messages_cluster_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RepairReply) GetNumber() uint64 {
@@ -1956,7 +2194,28 @@ const file_messages_cluster_proto_rawDesc = "" +
 	"\tNodeState\x12,\n" +
 	"\x03row\x18\x01 \x01(\v2\x1a.dynactor.messages.NodeRowR\x03row\x12\x1c\n" +
 	"\treachable\x18\x02 \x01(\bR\treachable\x12\x12\n" +
-	"\x04slow\x18\x03 \x01(\bR\x04slow\"1\n" +
+	"\x04slow\x18\x03 \x01(\bR\x04slow\"2\n" +
+	"\x11BackgroundRequest\x12\x1d\n" +
+	"\n" +
+	"timeout_ms\x18\x01 \x01(\rR\ttimeoutMs\"\xc8\x02\n" +
+	"\x0fBackgroundReply\x12\x14\n" +
+	"\x05share\x18\x01 \x01(\x01R\x05share\x12\x14\n" +
+	"\x05floor\x18\x02 \x01(\x01R\x05floor\x12\x12\n" +
+	"\x04used\x18\x03 \x01(\x01R\x04used\x12\x1a\n" +
+	"\bparallel\x18\x04 \x01(\rR\bparallel\x12\x10\n" +
+	"\x03why\x18\x05 \x01(\tR\x03why\x12$\n" +
+	"\x0echanged_ms_ago\x18\x06 \x01(\x04R\fchangedMsAgo\x12\x17\n" +
+	"\awith_us\x18\a \x01(\x04R\x06withUs\x12\x1d\n" +
+	"\n" +
+	"without_us\x18\b \x01(\x04R\twithoutUs\x12\x18\n" +
+	"\aworking\x18\t \x03(\tR\aworking\x12\x18\n" +
+	"\awaiting\x18\n" +
+	" \x03(\tR\awaiting\x125\n" +
+	"\x04work\x18\v \x03(\v2!.dynactor.messages.BackgroundWorkR\x04work\"U\n" +
+	"\x0eBackgroundWork\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x16\n" +
+	"\x06slices\x18\x02 \x01(\x04R\x06slices\x12\x17\n" +
+	"\atook_ms\x18\x03 \x01(\x04R\x06tookMs\"1\n" +
 	"\x10ExchangesRequest\x12\x1d\n" +
 	"\n" +
 	"timeout_ms\x18\x01 \x01(\rR\ttimeoutMs\"\xa4\x01\n" +
@@ -2014,66 +2273,70 @@ func file_messages_cluster_proto_rawDescGZIP() []byte {
 	return file_messages_cluster_proto_rawDescData
 }
 
-var file_messages_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_messages_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_messages_cluster_proto_goTypes = []any{
-	(*IdentityRequest)(nil),  // 0: dynactor.messages.IdentityRequest
-	(*IdentityReply)(nil),    // 1: dynactor.messages.IdentityReply
-	(*Ballot)(nil),           // 2: dynactor.messages.Ballot
-	(*Vote)(nil),             // 3: dynactor.messages.Vote
-	(*RegisterRequest)(nil),  // 4: dynactor.messages.RegisterRequest
-	(*RegisterReply)(nil),    // 5: dynactor.messages.RegisterReply
-	(*RegisterState)(nil),    // 6: dynactor.messages.RegisterState
-	(*NodeRow)(nil),          // 7: dynactor.messages.NodeRow
-	(*GossipRequest)(nil),    // 8: dynactor.messages.GossipRequest
-	(*GossipReply)(nil),      // 9: dynactor.messages.GossipReply
-	(*DocumentNews)(nil),     // 10: dynactor.messages.DocumentNews
-	(*JoinRequest)(nil),      // 11: dynactor.messages.JoinRequest
-	(*JoinReply)(nil),        // 12: dynactor.messages.JoinReply
-	(*ClusterRequest)(nil),   // 13: dynactor.messages.ClusterRequest
-	(*ClusterReply)(nil),     // 14: dynactor.messages.ClusterReply
-	(*TransfersRequest)(nil), // 15: dynactor.messages.TransfersRequest
-	(*TransfersReply)(nil),   // 16: dynactor.messages.TransfersReply
-	(*TransferState)(nil),    // 17: dynactor.messages.TransferState
-	(*NodeState)(nil),        // 18: dynactor.messages.NodeState
-	(*ExchangesRequest)(nil), // 19: dynactor.messages.ExchangesRequest
-	(*ExchangesReply)(nil),   // 20: dynactor.messages.ExchangesReply
-	(*ExchangeState)(nil),    // 21: dynactor.messages.ExchangeState
-	(*RepairRequest)(nil),    // 22: dynactor.messages.RepairRequest
-	(*RepairReply)(nil),      // 23: dynactor.messages.RepairReply
-	(*Document)(nil),         // 24: dynactor.messages.Document
-	(*Change)(nil),           // 25: dynactor.messages.Change
-	(*Bucket)(nil),           // 26: dynactor.messages.Bucket
+	(*IdentityRequest)(nil),   // 0: dynactor.messages.IdentityRequest
+	(*IdentityReply)(nil),     // 1: dynactor.messages.IdentityReply
+	(*Ballot)(nil),            // 2: dynactor.messages.Ballot
+	(*Vote)(nil),              // 3: dynactor.messages.Vote
+	(*RegisterRequest)(nil),   // 4: dynactor.messages.RegisterRequest
+	(*RegisterReply)(nil),     // 5: dynactor.messages.RegisterReply
+	(*RegisterState)(nil),     // 6: dynactor.messages.RegisterState
+	(*NodeRow)(nil),           // 7: dynactor.messages.NodeRow
+	(*GossipRequest)(nil),     // 8: dynactor.messages.GossipRequest
+	(*GossipReply)(nil),       // 9: dynactor.messages.GossipReply
+	(*DocumentNews)(nil),      // 10: dynactor.messages.DocumentNews
+	(*JoinRequest)(nil),       // 11: dynactor.messages.JoinRequest
+	(*JoinReply)(nil),         // 12: dynactor.messages.JoinReply
+	(*ClusterRequest)(nil),    // 13: dynactor.messages.ClusterRequest
+	(*ClusterReply)(nil),      // 14: dynactor.messages.ClusterReply
+	(*TransfersRequest)(nil),  // 15: dynactor.messages.TransfersRequest
+	(*TransfersReply)(nil),    // 16: dynactor.messages.TransfersReply
+	(*TransferState)(nil),     // 17: dynactor.messages.TransferState
+	(*NodeState)(nil),         // 18: dynactor.messages.NodeState
+	(*BackgroundRequest)(nil), // 19: dynactor.messages.BackgroundRequest
+	(*BackgroundReply)(nil),   // 20: dynactor.messages.BackgroundReply
+	(*BackgroundWork)(nil),    // 21: dynactor.messages.BackgroundWork
+	(*ExchangesRequest)(nil),  // 22: dynactor.messages.ExchangesRequest
+	(*ExchangesReply)(nil),    // 23: dynactor.messages.ExchangesReply
+	(*ExchangeState)(nil),     // 24: dynactor.messages.ExchangeState
+	(*RepairRequest)(nil),     // 25: dynactor.messages.RepairRequest
+	(*RepairReply)(nil),       // 26: dynactor.messages.RepairReply
+	(*Document)(nil),          // 27: dynactor.messages.Document
+	(*Change)(nil),            // 28: dynactor.messages.Change
+	(*Bucket)(nil),            // 29: dynactor.messages.Bucket
 }
 var file_messages_cluster_proto_depIdxs = []int32{
-	24, // 0: dynactor.messages.IdentityReply.document:type_name -> dynactor.messages.Document
+	27, // 0: dynactor.messages.IdentityReply.document:type_name -> dynactor.messages.Document
 	2,  // 1: dynactor.messages.Vote.ballot:type_name -> dynactor.messages.Ballot
-	24, // 2: dynactor.messages.Vote.document:type_name -> dynactor.messages.Document
+	27, // 2: dynactor.messages.Vote.document:type_name -> dynactor.messages.Document
 	2,  // 3: dynactor.messages.RegisterRequest.ballot:type_name -> dynactor.messages.Ballot
-	24, // 4: dynactor.messages.RegisterRequest.document:type_name -> dynactor.messages.Document
+	27, // 4: dynactor.messages.RegisterRequest.document:type_name -> dynactor.messages.Document
 	2,  // 5: dynactor.messages.RegisterReply.ballot:type_name -> dynactor.messages.Ballot
 	2,  // 6: dynactor.messages.RegisterReply.later:type_name -> dynactor.messages.Ballot
 	3,  // 7: dynactor.messages.RegisterReply.vote:type_name -> dynactor.messages.Vote
-	24, // 8: dynactor.messages.RegisterReply.document:type_name -> dynactor.messages.Document
+	27, // 8: dynactor.messages.RegisterReply.document:type_name -> dynactor.messages.Document
 	2,  // 9: dynactor.messages.RegisterState.promised:type_name -> dynactor.messages.Ballot
 	3,  // 10: dynactor.messages.RegisterState.vote:type_name -> dynactor.messages.Vote
 	7,  // 11: dynactor.messages.GossipRequest.rows:type_name -> dynactor.messages.NodeRow
-	24, // 12: dynactor.messages.GossipRequest.document:type_name -> dynactor.messages.Document
+	27, // 12: dynactor.messages.GossipRequest.document:type_name -> dynactor.messages.Document
 	7,  // 13: dynactor.messages.GossipReply.rows:type_name -> dynactor.messages.NodeRow
-	24, // 14: dynactor.messages.GossipReply.document:type_name -> dynactor.messages.Document
-	24, // 15: dynactor.messages.DocumentNews.document:type_name -> dynactor.messages.Document
+	27, // 14: dynactor.messages.GossipReply.document:type_name -> dynactor.messages.Document
+	27, // 15: dynactor.messages.DocumentNews.document:type_name -> dynactor.messages.Document
 	1,  // 16: dynactor.messages.JoinRequest.candidate:type_name -> dynactor.messages.IdentityReply
-	25, // 17: dynactor.messages.ClusterRequest.change:type_name -> dynactor.messages.Change
-	26, // 18: dynactor.messages.ClusterRequest.bucket:type_name -> dynactor.messages.Bucket
-	24, // 19: dynactor.messages.ClusterReply.document:type_name -> dynactor.messages.Document
+	28, // 17: dynactor.messages.ClusterRequest.change:type_name -> dynactor.messages.Change
+	29, // 18: dynactor.messages.ClusterRequest.bucket:type_name -> dynactor.messages.Bucket
+	27, // 19: dynactor.messages.ClusterReply.document:type_name -> dynactor.messages.Document
 	18, // 20: dynactor.messages.ClusterReply.nodes:type_name -> dynactor.messages.NodeState
 	17, // 21: dynactor.messages.TransfersReply.transfers:type_name -> dynactor.messages.TransferState
 	7,  // 22: dynactor.messages.NodeState.row:type_name -> dynactor.messages.NodeRow
-	21, // 23: dynactor.messages.ExchangesReply.exchanges:type_name -> dynactor.messages.ExchangeState
-	24, // [24:24] is the sub-list for method output_type
-	24, // [24:24] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	21, // 23: dynactor.messages.BackgroundReply.work:type_name -> dynactor.messages.BackgroundWork
+	24, // 24: dynactor.messages.ExchangesReply.exchanges:type_name -> dynactor.messages.ExchangeState
+	25, // [25:25] is the sub-list for method output_type
+	25, // [25:25] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_messages_cluster_proto_init() }
@@ -2082,14 +2345,14 @@ func file_messages_cluster_proto_init() {
 		return
 	}
 	file_messages_client_proto_init()
-	file_messages_cluster_proto_msgTypes[22].OneofWrappers = []any{}
+	file_messages_cluster_proto_msgTypes[25].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_messages_cluster_proto_rawDesc), len(file_messages_cluster_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   24,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

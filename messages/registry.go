@@ -46,6 +46,7 @@ const (
 	TargetTransfers   = "transfers"
 	TargetExchange    = "exchange/"
 	TargetExchanges   = "exchanges"
+	TargetAdmission   = "admission"
 )
 
 // Info says what a message type is.
@@ -111,6 +112,8 @@ var table = [...]Info{
 	36: {Name: "ExchangesReply", FromNode: []string{TargetClient}, make: func() proto.Message { return new(ExchangesReply) }},
 	37: {Name: "RepairRequest", Request: true, FromClient: []string{TargetExchanges}, make: func() proto.Message { return new(RepairRequest) }},
 	38: {Name: "RepairReply", FromNode: []string{TargetClient}, make: func() proto.Message { return new(RepairReply) }},
+	39: {Name: "BackgroundRequest", Request: true, FromClient: []string{TargetAdmission}, make: func() proto.Message { return new(BackgroundRequest) }},
+	40: {Name: "BackgroundReply", FromNode: []string{TargetClient}, make: func() proto.Message { return new(BackgroundReply) }},
 }
 
 func init() {
@@ -205,6 +208,10 @@ func rareNumberOf(m any) (Number, bool) {
 		return 37, true
 	case *RepairReply:
 		return 38, true
+	case *BackgroundRequest:
+		return 39, true
+	case *BackgroundReply:
+		return 40, true
 	}
 	return 0, false
 }
@@ -309,3 +316,6 @@ func (x *ExchangesRequest) SetTimeoutMs(ms uint32) { x.TimeoutMs = ms }
 
 // SetTimeoutMs lowers the time left; the link does so on receipt.
 func (x *RepairRequest) SetTimeoutMs(ms uint32) { x.TimeoutMs = ms }
+
+// SetTimeoutMs lowers the time left; the link does so on receipt.
+func (x *BackgroundRequest) SetTimeoutMs(ms uint32) { x.TimeoutMs = ms }

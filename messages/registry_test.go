@@ -15,7 +15,7 @@ var parts = map[protoreflect.Name]bool{
 	"Quorum": true, "Value": true, "Address": true, "Document": true, "Member": true, "Ring": true, "ReplicaList": true, "Bucket": true,
 	"HandoffRecord": true, "FillKey": true, "FillDigest": true, "Movement": true, "Switch": true, "Fill": true, "Change": true,
 	"Ballot": true, "Vote": true, "RegisterState": true, "NodeRow": true, "NodeState": true, "TransferState": true, "Forced": true,
-	"TreeRoot": true, "TreeNodes": true, "TreeLeaves": true, "RecordNames": true, "RecordPage": true, "LeafList": true, "ExchangeState": true,
+	"TreeRoot": true, "TreeNodes": true, "TreeLeaves": true, "RecordNames": true, "RecordPage": true, "LeafList": true, "ExchangeState": true, "BackgroundWork": true,
 }
 
 // TestEveryMessageHasItsNumber: what is generated is in the table or a part of
@@ -136,6 +136,7 @@ node    ExchangeRequest  -> vnode/1
 node    ExchangeReply    -> exchange/1
 node    ExchangesReply   -> client/1
 node    RepairReply      -> client/1
+node    BackgroundReply  -> client/1
 client  GetRequest       -> coordinator
 client  PutRequest       -> coordinator
 client  RingRequest      -> membership
@@ -144,9 +145,10 @@ client  ClusterRequest   -> membership
 client  TransfersRequest -> transfers
 client  ExchangesRequest -> exchanges
 client  RepairRequest    -> exchanges
+client  BackgroundRequest -> admission
 `
 	targets := []string{
-		"coordinator", "vnode/1", "get/1", "put/1", "forward/1", "membership", "client/1", "node", "transfer/1", "fill/1", "exchange/1", "detector", "transfers", "exchanges", "vnodes", "links", "links/n1", "",
+		"coordinator", "vnode/1", "get/1", "put/1", "forward/1", "membership", "client/1", "node", "transfer/1", "fill/1", "exchange/1", "detector", "transfers", "exchanges", "admission", "vnodes", "links", "links/n1", "",
 		"vnode", "guardian", "eventstream", "deadletter", "probe/1", "coordinator/x",
 	}
 	var got strings.Builder

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -17,21 +18,22 @@ import (
 // clusterCmd are the operator's commands. Changes are staged, looked at (plan),
 // and committed together.
 type clusterCmd struct {
-	Status      clusterStatusCmd    `cmd:"" help:"Say how the cluster is: members, movement, what is staged."`
-	Members     clusterMembersCmd   `cmd:"" help:"List the members."`
-	Ring        clusterRingCmd      `cmd:"" help:"List the partitions and who holds them."`
-	Transfers   clusterTransfersCmd `cmd:"" help:"List what nodes have to move, with rate, what is left, last error and next try."`
-	AAE         clusterAAECmd       `cmd:"" name:"aae" help:"List the pairs of replicas: when they were compared last, what was mended, which was not verified for longest."`
-	Repair      clusterRepairCmd    `cmd:"" help:"Compare replicas now, and mend what differs."`
-	Join        clusterJoinCmd      `cmd:"" help:"Have a node that is in no cluster (--node) ask to be staged once more."`
-	Leave       clusterLeaveCmd     `cmd:"" help:"Stage a member to hand over what it holds and leave."`
-	Remove      clusterRemoveCmd    `cmd:"" help:"Stage the removal of members that are dead for good; with --force, remove them at once without a majority."`
-	Replace     clusterReplaceCmd   `cmd:"" help:"Stage a node that is staged to join to take a member's places."`
-	SetCapacity clusterCapacityCmd  `cmd:"" help:"Stage another capacity of a member."`
-	SetZone     clusterZoneCmd      `cmd:"" help:"Stage another zone of a member."`
-	Plan        clusterPlanCmd      `cmd:"" help:"Show what a commit of the staged changes would do."`
-	Commit      clusterCommitCmd    `cmd:"" help:"Make the staged changes."`
-	Clear       clusterClearCmd     `cmd:"" help:"Drop the staged changes."`
+	Status      clusterStatusCmd     `cmd:"" help:"Say how the cluster is: members, movement, what is staged."`
+	Members     clusterMembersCmd    `cmd:"" help:"List the members."`
+	Ring        clusterRingCmd       `cmd:"" help:"List the partitions and who holds them."`
+	Transfers   clusterTransfersCmd  `cmd:"" help:"List what nodes have to move, with rate, what is left, last error and next try."`
+	Background  clusterBackgroundCmd `cmd:"" help:"List what nodes do besides serving clients: who has slices of time, which share they may take, and why."`
+	AAE         clusterAAECmd        `cmd:"" name:"aae" help:"List the pairs of replicas: when they were compared last, what was mended, which was not verified for longest."`
+	Repair      clusterRepairCmd     `cmd:"" help:"Compare replicas now, and mend what differs."`
+	Join        clusterJoinCmd       `cmd:"" help:"Have a node that is in no cluster (--node) ask to be staged once more."`
+	Leave       clusterLeaveCmd      `cmd:"" help:"Stage a member to hand over what it holds and leave."`
+	Remove      clusterRemoveCmd     `cmd:"" help:"Stage the removal of members that are dead for good; with --force, remove them at once without a majority."`
+	Replace     clusterReplaceCmd    `cmd:"" help:"Stage a node that is staged to join to take a member's places."`
+	SetCapacity clusterCapacityCmd   `cmd:"" help:"Stage another capacity of a member."`
+	SetZone     clusterZoneCmd       `cmd:"" help:"Stage another zone of a member."`
+	Plan        clusterPlanCmd       `cmd:"" help:"Show what a commit of the staged changes would do."`
+	Commit      clusterCommitCmd     `cmd:"" help:"Make the staged changes."`
+	Clear       clusterClearCmd      `cmd:"" help:"Drop the staged changes."`
 }
 
 // operator are the flags of all of them.
@@ -57,6 +59,23 @@ func (o *operator) do(s *streams, request func(context.Context, *client.Cluster)
 }
 
 // stage stages a change and says what comes next.
+// listOf asks for what all members say and prints it. Of those that did not answer it says
+// so, and prints what the others have said.
+func listOf[T any](o *operator, s *streams, ask func(*client.Cluster, context.Context) ([]T, error), show func(io.Writer, []T) error, forScripts func([]T) any) error {
+	return o.one(func(cl *client.Client) error {
+		ctx, cancel := context.WithTimeout(context.Background(), o.Timeout)
+		defer cancel()
+		all, err := ask(cl.Cluster(), ctx)
+		if err != nil && len(all) == 0 {
+			return err
+		}
+		if o.JSON {
+			return errors.Join(writeJSON(s.out, forScripts(all)), err)
+		}
+		return errors.Join(show(s.out, all), err)
+	})
+}
+
 func (o *operator) stage(s *streams, c member.Change) error {
 	return o.do(s, func(ctx context.Context, cl *client.Cluster) (client.ClusterStatus, error) { return cl.Stage(ctx, c) }, showStaged)
 }

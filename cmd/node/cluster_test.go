@@ -47,6 +47,14 @@ func TestClusterCommands(t *testing.T) {
 	if len(aae.Pairs) != repaired.Pairs || aae.OldestMS > time.Minute.Milliseconds() || !aae.Pairs[0].Verified || aae.Pairs[0].Ended == 0 {
 		t.Errorf("exchanges %+v", aae)
 	}
+	shows(must(t, "", with("cluster", "background")...), "SHARE", "n1", "few requests that it could harm", "KIND")
+	var background []nodeBackgroundJSON
+	if err := json.Unmarshal([]byte(must(t, "", with("cluster", "background", "--json")...)), &background); err != nil {
+		t.Fatal(err)
+	}
+	if len(background) != 3 || background[0].Share != 1 || background[0].Floor != 0.05 || background[0].Parallel == 0 {
+		t.Errorf("background %+v", background)
+	}
 	shows(must(t, "", with("cluster", "set-capacity", "n2", "3")...), "set-capacity n2 3", "node cluster plan")
 	shows(must(t, "", with("cluster", "set-zone", "n3", "east")...), "set-capacity n2 3", "set-zone n3 east")
 	shows(must(t, "", with("cluster", "leave", "n1")...), "leave n1")

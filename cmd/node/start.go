@@ -17,32 +17,33 @@ import (
 // startCmd is node start. Names are those of the environment and of the
 // configuration file.
 type startCmd struct {
-	Name        string        `help:"This node's name in its cluster: letters, digits and . _ -"`
-	Cluster     string        `help:"The cluster's name." default:"dynactor"`
-	Listen      string        `help:"Where nodes and clients connect, HOST:PORT." default:"127.0.0.1:7800"`
-	Advertise   string        `help:"Address that others reach this node under, if not that of --listen."`
-	HTTP        string        `name:"http" help:"Where /healthz and /readyz are served, HOST:PORT; not at all if empty."`
-	DataDir     string        `help:"Folder for this node's data; it belongs to one node of one cluster." type:"path"`
-	Seed        []string      `help:"Address of another node, HOST:PORT; repeatable."`
-	Consul      string        `help:"Address of the local Consul agent; takes the place of --seed."`
-	Found       bool          `help:"Found the cluster together with the other nodes if there is none yet."`
-	Expect      int           `help:"How many nodes found the cluster (default: this one and the seeds; with Consul 3)."`
-	AutoJoin    bool          `help:"When founding: take every node that asks to join, without an operator's commit."`
-	Zone        string        `help:"Group of nodes that fail together; replicas go to distinct zones."`
-	Capacity    int           `help:"Weight of this node against the others." default:"1"`
-	Partitions  int           `help:"Number of partitions, a power of two, fixed when the cluster is founded." default:"64"`
-	MaxValue    int           `help:"Largest value in bytes." default:"1048576"`
-	MaxRequests int           `help:"Requests in flight before this node answers overloaded." default:"4096"`
-	Timeout     time.Duration `help:"Time for a request that sets none." default:"5s"`
-	HintsMB     int           `name:"hints-mb" help:"MiB to keep at most for other nodes while they cannot be reached." default:"1024"`
-	CacheMB     int           `name:"cache-mb" help:"Size of the caches of records and blocks in MiB." default:"64"`
-	AAEInterval time.Duration `name:"aae-interval" help:"How often each two replicas are compared, at least; 0: only when told to (node cluster repair)." default:"10m"`
-	TLSCert     string        `name:"tls-cert" help:"Certificate of this node (PEM)." type:"path"`
-	TLSKey      string        `name:"tls-key" help:"Key of the certificate (PEM)." type:"path"`
-	TLSCA       string        `name:"tls-ca" help:"Authority that signs nodes (PEM)." type:"path"`
-	LogLevel    string        `help:"debug, info, warn or error." default:"info"`
-	LogFormat   string        `help:"text or json." default:"text"`
-	Config      string        `help:"YAML file with the same settings, and buckets to create at the founding." type:"path"`
+	Name            string        `help:"This node's name in its cluster: letters, digits and . _ -"`
+	Cluster         string        `help:"The cluster's name." default:"dynactor"`
+	Listen          string        `help:"Where nodes and clients connect, HOST:PORT." default:"127.0.0.1:7800"`
+	Advertise       string        `help:"Address that others reach this node under, if not that of --listen."`
+	HTTP            string        `name:"http" help:"Where /healthz and /readyz are served, HOST:PORT; not at all if empty."`
+	DataDir         string        `help:"Folder for this node's data; it belongs to one node of one cluster." type:"path"`
+	Seed            []string      `help:"Address of another node, HOST:PORT; repeatable."`
+	Consul          string        `help:"Address of the local Consul agent; takes the place of --seed."`
+	Found           bool          `help:"Found the cluster together with the other nodes if there is none yet."`
+	Expect          int           `help:"How many nodes found the cluster (default: this one and the seeds; with Consul 3)."`
+	AutoJoin        bool          `help:"When founding: take every node that asks to join, without an operator's commit."`
+	Zone            string        `help:"Group of nodes that fail together; replicas go to distinct zones."`
+	Capacity        int           `help:"Weight of this node against the others." default:"1"`
+	Partitions      int           `help:"Number of partitions, a power of two, fixed when the cluster is founded." default:"64"`
+	MaxValue        int           `help:"Largest value in bytes." default:"1048576"`
+	MaxRequests     int           `help:"Requests in flight before this node answers overloaded." default:"4096"`
+	Timeout         time.Duration `help:"Time for a request that sets none." default:"5s"`
+	HintsMB         int           `name:"hints-mb" help:"MiB to keep at most for other nodes while they cannot be reached." default:"1024"`
+	CacheMB         int           `name:"cache-mb" help:"Size of the caches of records and blocks in MiB." default:"64"`
+	AAEInterval     time.Duration `name:"aae-interval" help:"How often each two replicas are compared, at least; 0: only when told to (node cluster repair)." default:"10m"`
+	BackgroundFloor int           `help:"Percent of the time that background work gets at least, however much requests suffer; 100: all it can use." default:"5"`
+	TLSCert         string        `name:"tls-cert" help:"Certificate of this node (PEM)." type:"path"`
+	TLSKey          string        `name:"tls-key" help:"Key of the certificate (PEM)." type:"path"`
+	TLSCA           string        `name:"tls-ca" help:"Authority that signs nodes (PEM)." type:"path"`
+	LogLevel        string        `help:"debug, info, warn or error." default:"info"`
+	LogFormat       string        `help:"text or json." default:"text"`
+	Config          string        `help:"YAML file with the same settings, and buckets to create at the founding." type:"path"`
 }
 
 // config puts flags, environment and file together.
@@ -51,7 +52,8 @@ func (c *startCmd) config() (bootstrap.Config, bootstrap.File, error) {
 		Name: c.Name, Cluster: c.Cluster, Listen: c.Listen, Advertise: c.Advertise, HTTP: c.HTTP, DataDir: c.DataDir,
 		Seeds: c.Seed, Consul: c.Consul, Found: c.Found, Expect: c.Expect, AutoJoin: c.AutoJoin, Zone: c.Zone, Capacity: c.Capacity,
 		Partitions: c.Partitions, MaxValue: c.MaxValue, MaxRequests: c.MaxRequests, Timeout: c.Timeout, CacheMB: c.CacheMB, HintsMB: c.HintsMB, AAEInterval: c.AAEInterval,
-		TLSCert: c.TLSCert, TLSKey: c.TLSKey, TLSCA: c.TLSCA, LogLevel: c.LogLevel, LogFormat: c.LogFormat,
+		BackgroundFloor: c.BackgroundFloor,
+		TLSCert:         c.TLSCert, TLSKey: c.TLSKey, TLSCA: c.TLSCA, LogLevel: c.LogLevel, LogFormat: c.LogFormat,
 	}
 	var file bootstrap.File
 	if c.Config != "" {

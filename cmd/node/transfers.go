@@ -1,8 +1,6 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -16,18 +14,7 @@ type clusterTransfersCmd struct{ operator }
 
 // Run lists what moves.
 func (c *clusterTransfersCmd) Run(s *streams) error {
-	return c.one(func(cl *client.Client) error {
-		ctx, cancel := context.WithTimeout(context.Background(), c.Timeout)
-		defer cancel()
-		all, err := cl.Cluster().Transfers(ctx)
-		if err != nil && len(all) == 0 {
-			return err
-		}
-		if c.JSON {
-			return errors.Join(writeJSON(s.out, transfersJSON(all)), err)
-		}
-		return errors.Join(showTransfers(s.out, all), err)
-	})
+	return listOf(&c.operator, s, (*client.Cluster).Transfers, showTransfers, transfersJSON)
 }
 
 func showTransfers(w io.Writer, all []client.Transfer) error {

@@ -114,6 +114,7 @@ type Controller struct {
 	recent      float64
 	used        time.Duration // by slices, in this cycle
 	last        time.Duration // used in the cycle before
+	changed     time.Duration // when the share did
 }
 
 // New makes a controller. Zero values of the configuration
@@ -199,8 +200,11 @@ func (c *Controller) Wake() (after time.Duration, ok bool) {
 	return time.Duration(float64(-c.credit)/(c.allowed()*float64(c.config.Parallel))) + 10*time.Microsecond, true
 }
 
-// resting reports whether this is the part of the cycle without slices.
-func (c *Controller) resting() bool { return !c.alone() && c.now%c.config.Cycle < c.config.Rest }
+// resting reports whether this is the part of the cycle without slices. There is none
+// where nothing is decided.
+func (c *Controller) resting() bool {
+	return !c.alone() && c.config.Floor < 1 && c.now%c.config.Cycle < c.config.Rest
+}
 
 // alone reports whether there are too few requests to harm.
 func (c *Controller) alone() bool { return c.recent < few }
@@ -265,7 +269,9 @@ func (c *Controller) decide() {
 }
 
 func (c *Controller) set(share float64, why string) {
-	c.share = min(max(share, c.config.Floor), 1)
+	if share = min(max(share, c.config.Floor), 1); share != c.share {
+		c.share, c.changed = share, c.now
+	}
 	c.why = why
 }
 
@@ -279,13 +285,18 @@ type Status struct {
 	Working, Waiting []Worker
 	// With and Without are the 99th percentiles of requests.
 	With, Without time.Duration
+	// Floor is what the share never falls below, Parallel how many may work at once.
+	Floor    float64
+	Parallel int
+	// Changed is when the share was set to what it is, 0 if it never was.
+	Changed time.Duration
 }
 
 // Status says how it stands.
 func (c *Controller) Status() Status {
 	s := Status{
 		Share: c.allowed(), Used: float64(c.last) / float64(c.config.Cycle) / float64(c.config.Parallel), Why: c.why, Waiting: slices.Clone(c.waiting),
-		With: c.busy.Percentile(0.99), Without: c.quiet.Percentile(0.99),
+		With: c.busy.Percentile(0.99), Without: c.quiet.Percentile(0.99), Floor: c.config.Floor, Parallel: c.config.Parallel, Changed: c.changed,
 	}
 	if c.alone() {
 		s.Why = "there are few requests that it could harm"
