@@ -106,6 +106,9 @@ func (n *Node) Health() Health {
 	return h
 }
 
+// Reachable is the node's opinion of another one (§ 4.8.3).
+func (n *Node) Reachable(other dynamo.NodeID) bool { return n.services.reachable(other) }
+
 func (s *Services) health() (Health, <-chan struct{}) {
 	up, all, problem, changed := s.vnodes.serving()
 	h := Health{Serving: up, Partitions: all, Hints: s.hints.count()}

@@ -11,6 +11,8 @@ import (
 
 	"github.com/dynactor/dynactor/actors"
 	"github.com/dynactor/dynactor/actors/link"
+	"github.com/dynactor/dynactor/dynamo"
+	"github.com/dynactor/dynactor/messages"
 	"github.com/dynactor/dynactor/storage"
 )
 
@@ -39,8 +41,13 @@ type peerStatus struct {
 	Node    string `json:"node,omitempty"`
 	Role    string `json:"role"`
 	Address string `json:"address"`
-	State   string `json:"state"`
-	Error   string `json:"error,omitempty"`
+	// State is that of the connection for requests, Bulk of that for transfers.
+	State string `json:"state"`
+	Bulk  string `json:"bulk"`
+	// Reachable is the failure detector's opinion of a node: one that has a link may be
+	// suspected, because it does not answer or comes and goes.
+	Reachable bool   `json:"reachable,omitempty"`
+	Error     string `json:"error,omitempty"`
 }
 
 // serveHTTP answers /healthz (the process lives and its store works) and
@@ -97,7 +104,9 @@ func (n *Node) status() status {
 		s.ClusterID, s.Version = doc.ClusterID.String(), doc.Version
 	}
 	for _, p := range n.links.Peers() {
-		s.Peers = append(s.Peers, peerOf(p))
+		peer := peerOf(p)
+		peer.Reachable = p.Role == messages.RoleNode && n.actors.Reachable(dynamo.NodeID(p.ID))
+		s.Peers = append(s.Peers, peer)
 	}
 	return s
 }
@@ -112,7 +121,7 @@ func storageOf(e storage.Engine) storageStatus {
 }
 
 func peerOf(p link.PeerStatus) peerStatus {
-	s := peerStatus{Node: p.ID, Role: p.Role.String(), Address: p.Address, State: p.State.String()}
+	s := peerStatus{Node: p.ID, Role: p.Role.String(), Address: p.Address, State: p.State.String(), Bulk: p.Bulk.String()}
 	if !p.Up() { // what ended an earlier connection is no fault of this one
 		s.Error = p.LastError
 	}
