@@ -25,8 +25,12 @@ const (
 	checkpointEvery = 10 * time.Minute
 )
 
-// upkeepPace has other intervals, for tests; 0 takes the above.
-type upkeepPace struct{ tick, sample, checkpoint time.Duration }
+// upkeepPace has other intervals, for tests; 0 takes the above. none leaves the trees as
+// they are: what they cost is measured against that.
+type upkeepPace struct {
+	tick, sample, checkpoint time.Duration
+	none                     bool
+}
 
 // upkeep is a vnode's care for its hash trees (§ 4.7). There is one for each n, of
 // all objects of the partition and n that lie here. A node is a replica of either

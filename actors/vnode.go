@@ -128,7 +128,7 @@ type vnodeActor struct {
 }
 
 func newVnode(s *Services, p dynamo.Partition) *actor.Props {
-	return actor.PropsFromProducer(func() actor.Actor { return &vnodeActor{s: s, partition: p} }, flat,
+	return actor.PropsFromProducer(func() actor.Actor { return &vnodeActor{s: s, partition: p, write: writeBatch{treeless: s.pace.none}} }, flat,
 		actor.WithMailbox(rt.NewMailbox(rt.MailboxOptions{
 			MaxMessages: vnodeQueue, Batch: vnodeBatch, Size: messageSize, TTL: messageTTL,
 			Shed: s.shed, Expired: s.expired, Failed: s.failed, Registry: s.Registry,

@@ -41,6 +41,7 @@ type writeBatch struct {
 	// touched are the objects that the turn writes or drops; damaged are objects whose
 	// values it could not read.
 	touched            map[string]touched
+	treeless           bool // nothing is noted for the trees: see upkeepPace
 	damaged            [][]byte
 	key, object, value []byte // buffers
 }
@@ -88,7 +89,7 @@ func (w *writeBatch) setObject(key []byte, s, was vnode.Stored) {
 
 // touch notes what an object was before the turn.
 func (w *writeBatch) touch(key []byte, was vnode.Stored) {
-	if _, again := w.touched[string(key)]; again {
+	if _, again := w.touched[string(key)]; again || w.treeless {
 		return
 	}
 	if w.touched == nil {
