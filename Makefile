@@ -52,6 +52,7 @@ test-long: ## what takes longer: many seeds, crash tests at every point, fuzzing
 	DYNACTOR_CRASH_SEEDS=250 $(GO) test -count=1 -timeout 60m ./storage/...
 	$(MAKE) --no-print-directory import-million
 	$(MAKE) --no-print-directory grow
+	$(MAKE) --no-print-directory heal
 	$(MAKE) --no-print-directory chaos
 
 CHAOS ?= 10m
@@ -63,6 +64,12 @@ GROW ?= 1000000
 .PHONY: grow
 grow: ## from three nodes to five and back under load with GROW=1000000 keys
 	DYNACTOR_GROW_KEYS=$(GROW) $(GO) test -count=1 -timeout 60m -v -run TestGrowAndShrink ./test/blackbox
+
+.PHONY: heal
+heal: ## what healing costs: a lost disk under load, with the controller and without; exchanges by keys and difference
+	DYNACTOR_LOST_KEYS=300000 $(GO) test -count=1 -timeout 60m -v -run TestLostDisk ./test/blackbox
+	for keys in 10000 100000 1000000; do DYNACTOR_AAE_KEYS=$$keys $(GO) test -count=1 -timeout 60m -v -run TestExchangeCost ./test/blackbox || exit; done
+	$(GO) test -run '^$$' -bench TreeUpkeep -benchtime 10x ./actors
 
 .PHONY: import-million
 import-million: build ## import and export a million records, state the nodes' peak memory

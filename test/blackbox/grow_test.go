@@ -5,6 +5,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -33,8 +34,8 @@ func TestGrowAndShrink(t *testing.T) {
 	ns := newNodes(t, 3, newLoopback(t, 5), "--partitions=16")
 	c := load.Config{Workers: 8, Keys: 200, PerKey: 50, Every: 3 * time.Millisecond, Seed: 1, Prefix: "g"}
 	measured := time.Second
-	if long {
-		c.Every, measured = 5*time.Millisecond, 20*time.Second
+	if long { // less than would keep two cores busy with five nodes at rest: their contention is not what is judged
+		c.Every, measured = 10*time.Millisecond, 20*time.Second
 	}
 	tr := newTrial(t, ns, c)
 	began := time.Now()
@@ -83,14 +84,10 @@ func TestGrowAndShrink(t *testing.T) {
 		}
 	}
 	tr.settle()
-	all := keysOf(ops)
-	if long { // a sample of what was there before, and all that was written since
-		all = slices.DeleteFunc(all, func(key string) bool { return len(key) > 7 && key[:7] == "g-fill-" && key[len(key)-1] != '0' })
-	}
-	replicas := tr.each(all)
+	replicas := tr.each(sampled(ops, long))
 	tr.judge(append(replicas, tr.whole(keysOf(ops), 0)...), "-strict")
 	t.Logf("3 to 5 nodes in %v, 5 to 3 in %v", (grew - from).Round(time.Millisecond), (to - leaving).Round(time.Millisecond))
-	tr.latency(ops, []phase{{"3 nodes", warm, from}, {"3 to 5", from, grew}, {"5 nodes", grew, leaving}, {"5 to 3", leaving, to}}, long)
+	tr.latency(ops, []phase{{"3 nodes", warm, from}, {"3 to 5", from, grew}, {"5 nodes", grew, leaving}, {"5 to 3", leaving, to}}, long, 2)
 }
 
 // settledWith waits until the ring has so many nodes and nothing moves. With many
@@ -139,6 +136,16 @@ func (tr *trial) state() string {
 	return fmt.Sprintf("%d requests failed: %v; %v, movement %+v, staged %v, %v%s", n, first[:min(1, len(first))], d, d.Movement, d.Staged, err, facts)
 }
 
+// sampled are the keys of a journal; of many, all that the load has written, and a tenth
+// of what was there before.
+func sampled(ops []journal.Op, long bool) []string {
+	all := keysOf(ops)
+	if long {
+		all = slices.DeleteFunc(all, func(key string) bool { return strings.Contains(key, "-fill-") && key[len(key)-1] != '0' })
+	}
+	return all
+}
+
 // phase is a part of the test, by the clock of the journal.
 type phase struct {
 	name     string
@@ -146,9 +153,10 @@ type phase struct {
 }
 
 // latency compares the latency of the phases in which data move, which are every
-// other one, with that of the first. The one between, with five nodes at rest, tells
-// what more nodes cost on one machine.
-func (tr *trial) latency(ops []journal.Op, phases []phase, judged bool) {
+// other one, with that of the first: judged, the 99.9th percentile must stay below limit
+// times that. A phase at rest between them, with five nodes, tells what more nodes cost on
+// one machine.
+func (tr *trial) latency(ops []journal.Op, phases []phase, judged bool, limit float64) {
 	tr.t.Helper()
 	before, _ := percentile(ops, phases[0].from, phases[0].to, 0.999)
 	for i, p := range phases {
@@ -162,8 +170,8 @@ func (tr *trial) latency(ops []journal.Op, phases []phase, judged bool) {
 			tr.t.Errorf("%s: %d operations say nothing", p.name, n)
 		}
 		tr.t.Logf("%-8s %7d operations, p50 %v, p99 %v, p99.9 %v", p.name, n, at(0.5), at(0.99), last)
-		if judged && i%2 == 1 && last >= 2*before {
-			tr.t.Errorf("%s: p99.9 is %v while data move, before it was %v", p.name, last, before)
+		if judged && i%2 == 1 && float64(last) >= limit*float64(before) {
+			tr.t.Errorf("%s: p99.9 is %v while data move, before it was %v: want below %v times that", p.name, last, before, limit)
 		}
 	}
 }

@@ -204,6 +204,10 @@ type health struct {
 			Records int `json:"records"`
 		} `json:"hints"`
 	} `json:"health"`
+	Peers []struct {
+		Reachable bool   `json:"reachable"`
+		Bulk      string `json:"bulk"`
+	} `json:"peers"`
 }
 
 func (p *process) health(ctx context.Context) (health, error) {
@@ -221,6 +225,25 @@ func (p *process) health(ctx context.Context) (health, error) {
 	}
 	defer resp.Body.Close()
 	return h, json.NewDecoder(resp.Body).Decode(&h)
+}
+
+// linked waits until each node is ready and believes that it can reach each other one:
+// one that came and went is suspected for a while.
+func (ns *nodes) linked() {
+	ns.t.Helper()
+	for _, p := range ns.all {
+		p.waitReady(ns.t)
+		eventually(ns.t, p.name+" reaches the others", func() bool {
+			h, err := p.health(ns.t.Context())
+			up := 0
+			for _, other := range h.Peers {
+				if other.Reachable && other.Bulk == "up" {
+					up++
+				}
+			}
+			return err == nil && up == len(ns.all)-1
+		})
+	}
 }
 
 func (p *process) waitReady(t *testing.T) {
