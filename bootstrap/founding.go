@@ -90,14 +90,16 @@ func (n *Node) storeDocument(doc member.Document, done func(error)) {
 	n.store(documentKey, raw, done)
 }
 
-// loadVoter reads the document and what the node has promised about the next one.
-func (n *Node) loadVoter() (member.Voter, bool, error) {
-	doc, found, err := readDocument(n.engine)
+func (n *Node) loadVoter() (member.Voter, bool, error) { return readVoter(n.engine) }
+
+// readVoter reads the document and what the node has promised about the next one.
+func readVoter(e storage.Engine) (member.Voter, bool, error) {
+	doc, found, err := readDocument(e)
 	v := member.Voter{Document: doc}
 	if err != nil || !found {
 		return v, found, err
 	}
-	raw, err := readFact(n.engine, registerKey)
+	raw, err := readFact(e, registerKey)
 	if errors.Is(err, storage.ErrNotFound) {
 		return v, true, nil
 	}

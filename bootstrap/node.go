@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -155,11 +154,10 @@ func (n *Node) openStore(o Options) error {
 		options.CacheBytes = cache / 2
 		options.Logger = n.log
 		options.OnFatal = n.fail
-		db, err := pebbledb.Open(filepath.Join(n.config.DataDir, "store"), options)
-		if err != nil {
+		var err error
+		if e, err = n.openDisk(options); err != nil {
 			return err
 		}
-		e = db
 	}
 	n.engine = cached.New(e, cache/2)
 	n.onStop(func(context.Context) error { return n.engine.Close() })

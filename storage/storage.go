@@ -28,6 +28,9 @@ var (
 	// ErrFull: the disk has no room; the write was not applied and may be
 	// tried again later.
 	ErrFull = errors.New("storage: disk is full")
+	// ErrDamaged: what the disk holds is not what was written. Open returns it when the
+	// store cannot be opened for that, Get and Scan for what they could not read.
+	ErrDamaged = errors.New("storage: store is damaged")
 	// ErrLocked: another process, or this one, has the store open already.
 	ErrLocked = errors.New("storage: another process has this store open")
 )

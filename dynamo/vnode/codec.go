@@ -16,19 +16,24 @@ var (
 	ErrFormat = errors.New("vnode: stored value has an unknown format")
 )
 
-// storedFormat is the first byte of every stored value.
-const storedFormat = 1
+// storedFormat is the first byte of every stored value. All formats have the checksum
+// of all but itself behind it, so that one that is not known and one that is damaged are
+// two things; but not firstFormat, whose checksum leaves out the first byte.
+const (
+	storedFormat = 2
+	firstFormat  = 1
+)
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // AppendStored encodes behind dst what is stored under a storage key: format,
-// checksum over the key and all that follows, barred epoch, record.
+// checksum over the key, the format and all that follows, barred epoch, record.
 func AppendStored(dst, key []byte, s Stored) []byte {
 	start := len(dst)
 	dst = append(dst, storedFormat, 0, 0, 0, 0)
 	dst = binary.AppendUvarint(dst, s.Barred)
 	dst = version.Append(dst, s.Record)
-	binary.BigEndian.PutUint32(dst[start+1:], storedSum(key, dst[start+5:]))
+	binary.BigEndian.PutUint32(dst[start+1:], storedSum(key, dst[start:start+1], dst[start+5:]))
 	return dst
 }
 
@@ -50,8 +55,8 @@ func DecodeStored(key, b []byte) (Stored, error) {
 	return Stored{Record: rec, Barred: barred}, nil
 }
 
-func storedSum(key, body []byte) uint32 {
-	return crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, body)
+func storedSum(key, format, body []byte) uint32 {
+	return crc32.Update(crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, format), castagnoli, body)
 }
 
 // StoredRecord returns the encoded record of a stored value as it is sent to
@@ -82,11 +87,15 @@ func verify(key, b []byte) ([]byte, error) {
 	if len(b) < 6 {
 		return nil, ErrChecksum
 	}
-	if b[0] != storedFormat {
+	format, body, sum := b[:1], b[5:], binary.BigEndian.Uint32(b[1:5])
+	if format[0] == firstFormat {
+		format = nil
+	}
+	switch {
+	case storedSum(key, format, body) != sum:
+		return nil, ErrChecksum
+	case b[0] != storedFormat && b[0] != firstFormat:
 		return nil, ErrFormat
 	}
-	if storedSum(key, b[5:]) != binary.BigEndian.Uint32(b[1:5]) {
-		return nil, ErrChecksum
-	}
-	return b[5:], nil
+	return body, nil
 }

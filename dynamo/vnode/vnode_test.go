@@ -2,6 +2,7 @@ package vnode
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"testing"
@@ -320,11 +321,23 @@ func TestStoredCodec(t *testing.T) {
 		t.Fatalf("%+v, %v", got, err)
 	}
 	for i := range b {
-		bad := bytes.Clone(b)
-		bad[i] ^= 1
-		if _, err := DecodeStored(key, bad); err == nil {
-			t.Fatalf("a flipped bit in byte %d went unnoticed", i)
+		for bit := range 8 {
+			bad := bytes.Clone(b)
+			bad[i] ^= 1 << bit
+			if _, err := DecodeStored(key, bad); !errors.Is(err, ErrChecksum) {
+				t.Fatalf("bit %d of byte %d flipped: %v, want that the checksum fails", bit, i, err)
+			}
 		}
+	}
+	newer := append([]byte{storedFormat + 1}, b[1:]...)
+	binary.BigEndian.PutUint32(newer[1:], storedSum(key, newer[:1], newer[5:]))
+	if _, err := DecodeStored(key, newer); !errors.Is(err, ErrFormat) {
+		t.Errorf("a value of a newer program: %v", err)
+	}
+	first := append([]byte{firstFormat}, b[1:]...)
+	binary.BigEndian.PutUint32(first[1:], storedSum(key, nil, first[5:]))
+	if got, err := DecodeStored(key, first); err != nil || !got.Record.Equal(st.Record) {
+		t.Errorf("a value of the first format: %+v, %v", got, err)
 	}
 	if _, err := DecodeStored([]byte("another key"), b); !errors.Is(err, ErrChecksum) {
 		t.Fatalf("a value under another key must fail its checksum, have %v", err)

@@ -63,7 +63,7 @@ func (e *Engine) Get(dst, key []byte) ([]byte, error) {
 	case errors.Is(err, pebble.ErrNotFound):
 		return dst, storage.ErrNotFound
 	}
-	return dst, fmt.Errorf("storage: get: %w", err)
+	return dst, fmt.Errorf("storage: get: %w", damaged(err))
 }
 
 // Scan implements storage.Engine.
@@ -82,18 +82,18 @@ func (e *Engine) Scan(lower, upper []byte, visit func(key, value []byte) bool) (
 	}
 	it, err := e.db.NewIter(&o)
 	if err != nil {
-		return fmt.Errorf("storage: scan: %w", err)
+		return fmt.Errorf("storage: scan: %w", damaged(err))
 	}
 	// Close also returns an error met while iterating.
 	defer func() {
 		if closeErr := it.Close(); err == nil && closeErr != nil {
-			err = fmt.Errorf("storage: scan: %w", closeErr)
+			err = fmt.Errorf("storage: scan: %w", damaged(closeErr))
 		}
 	}()
 	for ok := it.First(); ok; ok = it.Next() {
 		value, err := it.ValueAndErr()
 		if err != nil {
-			return fmt.Errorf("storage: scan: %w", err)
+			return fmt.Errorf("storage: scan: %w", damaged(err))
 		}
 		if !visit(it.Key(), value) {
 			return nil

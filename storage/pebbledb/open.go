@@ -3,6 +3,8 @@ package pebbledb
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"strings"
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -18,7 +20,8 @@ const maxFlushFailures = 8
 
 // Open opens the store in dir and creates it when there is none. It returns
 // storage.ErrLocked when somebody else has it open, storage.ErrFull when the disk
-// has no room to open it, and every invalid option at once.
+// has no room to open it, storage.ErrDamaged when it cannot be read though a store is
+// there, and every invalid option at once.
 func Open(dir string, o Options) (*Engine, error) {
 	if err := o.Validate(); err != nil {
 		return nil, fmt.Errorf("storage options: %w", err)
@@ -56,6 +59,9 @@ func Open(dir string, o Options) (*Engine, error) {
 
 // openPebble opens Pebble and turns a failure on the way into an error.
 func (e *Engine) openPebble() (*pebble.DB, error) {
+	if err := e.headless(); err != nil {
+		return nil, err
+	}
 	db, err := pebble.Open(e.dir, e.opts.pebble(e.guard, logger{e.failure}, e.events()))
 	if failed := e.failure.err(); failed != nil {
 		if db != nil {
@@ -64,10 +70,45 @@ func (e *Engine) openPebble() (*pebble.DB, error) {
 		}
 		return nil, errors.Join(failed, err)
 	}
-	if err != nil && isFull(err) {
+	switch {
+	case err == nil:
+		return db, nil
+	case isFull(err):
 		return nil, fmt.Errorf("%w: %w", storage.ErrFull, err)
+	case errors.Is(err, fs.ErrNotExist): // a file that another one names
+		return nil, fmt.Errorf("%w: %w", storage.ErrDamaged, err)
 	}
-	return db, err
+	return nil, damaged(err)
+}
+
+// damaged makes an error of Pebble's that says so a storage.ErrDamaged.
+func damaged(err error) error {
+	if pebble.IsCorruptionError(err) {
+		return fmt.Errorf("%w: %w", storage.ErrDamaged, err)
+	}
+	return err
+}
+
+// headless refuses a folder that has tables but lacks the file that says which of them
+// are the store: Pebble takes it for a new store, and deletes them.
+func (e *Engine) headless() error {
+	names, err := e.opts.FS.List(e.dir)
+	if err != nil {
+		return nil // there is none, or Pebble's error will be better
+	}
+	tables := 0
+	for _, name := range names {
+		switch {
+		case strings.HasPrefix(name, "marker.manifest."):
+			return nil
+		case strings.HasSuffix(name, ".sst"):
+			tables++
+		}
+	}
+	if tables > 0 {
+		return fmt.Errorf("%w: %d tables, but no marker.manifest", storage.ErrDamaged, tables)
+	}
+	return nil
 }
 
 // freeSpace returns the function that measures the disk.

@@ -1,0 +1,54 @@
+package bootstrap
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/dynactor/dynactor/storage"
+	"github.com/dynactor/dynactor/storage/pebbledb"
+)
+
+// openDisk opens the store in the data directory. One that is damaged so that it cannot
+// be opened, or that does not say any more whose it is, is put aside, and the node starts
+// with an empty one: as a node that has lost its disk it takes its member's place and is
+// filled by the others (H43). Nothing is deleted: what only this store had may be in
+// what is put aside. It is done for damage alone; whatever else keeps a store from being
+// opened is for the operator.
+func (n *Node) openDisk(options pebbledb.Options) (storage.Engine, error) {
+	dir := filepath.Join(n.config.DataDir, "store")
+	e, err := openReadable(dir, options)
+	if !isDamage(err) {
+		return e, err
+	}
+	aside := dir + ".damaged-" + time.Now().UTC().Format("20060102T150405.000Z")
+	if moved := os.Rename(dir, aside); moved != nil {
+		return nil, fmt.Errorf("the store is damaged, and cannot be put aside: %w", errors.Join(err, moved))
+	}
+	n.log.Error("the store is damaged: it is put aside, and this node starts with an empty one, which the others fill",
+		slog.String("aside", aside), slog.Any("error", err))
+	return openReadable(dir, options)
+}
+
+// openReadable opens a store in which what the node must know of itself can be read, as
+// far as it is there.
+func openReadable(dir string, options pebbledb.Options) (storage.Engine, error) {
+	e, err := pebbledb.Open(dir, options)
+	if err != nil {
+		return nil, err
+	}
+	if _, err = readIdentity(e); err == nil || errors.Is(err, storage.ErrNotFound) {
+		_, _, err = readVoter(e)
+	}
+	if isDamage(err) {
+		return nil, errors.Join(err, e.Close())
+	}
+	return e, nil // who claims it meets other errors again
+}
+
+func isDamage(err error) bool {
+	return errors.Is(err, storage.ErrDamaged) || errors.Is(err, ErrDamaged)
+}

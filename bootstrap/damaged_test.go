@@ -1,0 +1,127 @@
+package bootstrap
+
+import (
+	"errors"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/dynactor/dynactor/storage"
+	"github.com/dynactor/dynactor/storage/pebbledb"
+)
+
+// TestDamagedStore: a node whose store cannot be read puts it aside and is filled by the
+// others, byte by byte, while they serve.
+func TestDamagedStore(t *testing.T) {
+	const keys = 60
+	for name, harm := range map[string]func(t *testing.T, store string){
+		"manifest gone": func(t *testing.T, store string) {
+			t.Helper()
+			removeAll(t, filepath.Join(store, "MANIFEST-*"))
+		},
+		"identity damaged": func(t *testing.T, store string) { t.Helper(); rewrite(t, store, identityKey, []byte("????{}")) },
+		"vote damaged":     func(t *testing.T, store string) { t.Helper(); rewrite(t, store, registerKey, []byte("????{}")) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			configs := onDisk(t, seeded(t, 3))
+			nodes := startAll(t, configs)
+			fill(t, keys, nodes...)
+			nodes[2].stop()
+			want, before := nodes[0].objects(), nodes[2].identity.StoreID()
+			harm(t, filepath.Join(configs[2].DataDir, "store"))
+			back := start(t, configs[2])
+			if back.identity.StoreID() == before {
+				t.Fatal("the store has its old id")
+			}
+			for _, n := range []*testNode{nodes[0], nodes[1], back} {
+				n.filled(back.identity.StoreID())
+			}
+			back.ready()
+			if got := back.objects(); !maps.Equal(got, want) {
+				t.Errorf("%d objects came back, want the %d of another replica, byte by byte", len(got), len(want))
+			}
+			serves(t, nodes[0], nodes[1], back)
+			if n := len(aside(t, configs[2])); n != 1 {
+				t.Errorf("%d stores are put aside", n)
+			}
+			back.stop() // the new store is sound
+			again := start(t, configs[2])
+			again.ready()
+			if again.identity.StoreID() != back.identity.StoreID() || len(aside(t, configs[2])) != 1 {
+				t.Error("the new store is put aside, too")
+			}
+		})
+	}
+}
+
+// TestSoundStoreStays: what keeps a store from being opened but is no damage leaves it
+// where it is.
+func TestSoundStoreStays(t *testing.T) {
+	c := onDisk(t, seeded(t, 1))[0]
+	startAll(t, []Config{c})[0].stop()
+	store := filepath.Join(c.DataDir, "store")
+	other := c
+	other.Cluster = "other"
+	if _, err := startOn(t, other, Options{}); !errors.Is(err, ErrOtherCluster) {
+		t.Errorf("started in another cluster: %v", err)
+	}
+	e, err := pebbledb.Open(store, pebbledb.Default())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := startOn(t, c, Options{}); !errors.Is(err, storage.ErrLocked) {
+		t.Errorf("started on a store that is open: %v", err)
+	}
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if all := aside(t, c); len(all) > 0 {
+		t.Errorf("put aside: %v", all)
+	}
+	start(t, c).ready()
+}
+
+// aside are the stores that were put aside.
+func aside(t *testing.T, c Config) (out []string) {
+	t.Helper()
+	all, err := os.ReadDir(c.DataDir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	for _, f := range all {
+		if strings.HasPrefix(f.Name(), "store.damaged-") {
+			out = append(out, f.Name())
+		}
+	}
+	return out
+}
+
+func removeAll(t *testing.T, pattern string) {
+	t.Helper()
+	all, err := filepath.Glob(pattern)
+	if err != nil || len(all) == 0 {
+		t.Fatalf("%s: %v, %v", pattern, all, err)
+	}
+	for _, name := range all {
+		if err := os.Remove(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// rewrite replaces a value in a store.
+func rewrite(t *testing.T, store string, key, value []byte) {
+	t.Helper()
+	e, err := pebbledb.Open(store, pebbledb.Default())
+	if err != nil {
+		t.Fatal(err)
+	}
+	rawSet(t, e, key, value)
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
