@@ -22,6 +22,10 @@
 // Where one does not, an exchange brings the tombstone back to the others, and a later
 // Reap begins again. A key that was written meanwhile has another hash and stays.
 //
+// With a record goes what it remembers of the requests that were carried out. That is
+// safe because nothing was: all requests that it knows of had begun before the first
+// question, and a retry that is older than vnode.Remember is refused by its age alone.
+//
 // All of it holds for one version of the cluster document that neither moves the
 // partition nor fills a replica of it. A member that cannot be reached, or knows
 // another version, puts the reaping off. What keeps copies apart from all this, such
@@ -52,11 +56,30 @@ const (
 	MaxKeys = 512
 )
 
-// Reapable reports whether nobody sees anything in a record any more.
+// PauseOf is the pause for another life of messages.
+func PauseOf(life time.Duration) time.Duration { return life + life/10 }
+
+// Due is the instant from which on nobody sees anything in a record any more: 0 where
+// all was deleted, else when the last value expires. False: something in it is seen
+// until somebody writes.
+func Due(r version.Record) (at dynamo.Timestamp, ok bool) {
+	for _, v := range r.Versions {
+		if v.Tombstone {
+			continue
+		}
+		if v.Expires == 0 {
+			return 0, false
+		}
+		at = max(at, v.Expires)
+	}
+	return at, len(r.Versions) > 0
+}
+
+// Reapable reports whether nobody sees anything in a record any more, by any clock that
+// is off by no more than Skew.
 func Reapable(r version.Record, now dynamo.Timestamp) bool {
-	return len(r.Versions) > 0 && !slices.ContainsFunc(r.Versions, func(v version.Version) bool {
-		return !v.Tombstone && !v.Expired(now.Add(-Skew))
-	})
+	at, ok := Due(r)
+	return ok && (at == 0 || at <= now.Add(-Skew))
 }
 
 // State is what a reaping awaits.
@@ -97,6 +120,9 @@ type Plan struct {
 	Primaries, Members []dynamo.NodeID
 	// Keys is how many keys it is about. The machine names them by their place.
 	Keys int
+	// Life is how old a record in a message may be: the same on all nodes, for one that
+	// takes older ones could still be sent what the tombstones cover.
+	Life time.Duration
 }
 
 // Answer is what a node says of the partition.
@@ -109,6 +135,8 @@ type Answer struct {
 	// Mark changes whenever it keeps or drops such a hint or copy, and when the process
 	// starts.
 	Mark [2]uint64
+	// Life is how old a record in a message may be there.
+	Life time.Duration
 	// Incarnation of its vnode, if it is a primary.
 	Incarnation clock.Incarnation
 	// Held are the keys asked for of which it holds exactly that record, ascending; if
@@ -316,6 +344,8 @@ func (r *Reap) objection(node dynamo.NodeID, a Answer) string {
 	switch {
 	case a.Version != r.plan.Version:
 		return fmt.Sprintf("knows version %d of the cluster document, not %d", a.Version, r.plan.Version)
+	case a.Life != r.plan.Life:
+		return fmt.Sprintf("takes messages that are up to %v old, not %v", a.Life, r.plan.Life)
 	case !a.Clear:
 		return "has copies of the partition apart, or moves it"
 	case r.state == Asking:

@@ -9,6 +9,7 @@ import (
 	"github.com/dynactor/dynactor/dynamo"
 	"github.com/dynactor/dynactor/dynamo/clock"
 	"github.com/dynactor/dynactor/dynamo/version"
+	"github.com/dynactor/dynactor/dynamo/vnode"
 )
 
 func show(effects []Effect) string {
@@ -74,6 +75,7 @@ func TestSteps(t *testing.T) {
 		"a lost disk":            after(step{Answered{2, "a", with(held(0), func(a *Answer) { a.Incarnation[0] = 1 })}, no + "a: has lost its store"}),
 		"the ring changed":       after(step{Broken{"another ring"}, no + "another ring"}, step{Answered{2, "a", held(0)}, ""}),
 		"a hint":                 {{Answered{1, "c", with(held(), func(a *Answer) { a.Clear = false })}, no + "c: has copies of the partition apart, or moves it"}},
+		"another life":           {{Answered{1, "c", with(held(), func(a *Answer) { a.Life = time.Hour })}, no + "c: takes messages that are up to 1h0m0s old, not 0s"}},
 		"another document":       {{Answered{1, "c", with(held(), func(a *Answer) { a.Version = 8 })}, no + "c: knows version 8 of the cluster document, not 7"}},
 		"a member is away":       {{Failed{1, "c", "unreachable"}, no + "c: unreachable"}},
 		"nobody has the records": {{Answered{1, "a", held()}, no + "not all primaries hold the records"}},
@@ -122,5 +124,32 @@ func TestReapable(t *testing.T) {
 		if got := Reapable(version.Record{Versions: tc.versions}, now); got != tc.want {
 			t.Errorf("%s: %v", name, got)
 		}
+	}
+	for name, tc := range map[string]struct {
+		versions []version.Version
+		at       dynamo.Timestamp
+		ok       bool
+	}{
+		"nothing":               {nil, 0, false},
+		"a value":               {[]version.Version{v(false, 0)}, 0, false},
+		"a tombstone":           {[]version.Version{v(true, 0)}, 0, true},
+		"one of two expires":    {[]version.Version{v(false, 7), v(false, 0)}, 0, false},
+		"the last that expires": {[]version.Version{v(false, 7), v(true, 0), v(false, 9), v(false, 8)}, 9, true},
+		"a time before time":    {[]version.Version{v(false, -7)}, 0, true},
+	} {
+		if at, ok := Due(version.Record{Versions: tc.versions}); at != tc.at || ok != tc.ok {
+			t.Errorf("%s is due at %d, %v", name, at, ok)
+		}
+	}
+}
+
+// TestPauseIsLongEnough: with a record goes what it remembers of requests. A retry of one
+// that is forgotten by then must be refused for its age.
+func TestPauseIsLongEnough(t *testing.T) {
+	if PauseOf(MessageLife) != Pause {
+		t.Error("two pauses")
+	}
+	if Pause <= vnode.Remember+vnode.Slack {
+		t.Errorf("after a pause of %v a retry that is %v old could be written again", Pause, vnode.Remember)
 	}
 }

@@ -12,6 +12,7 @@ const (
 	kindMeta    = 'm'
 	kindObject  = 'o'
 	kindCorrupt = 'x'
+	kindReap    = 'r'
 )
 
 // objectHead is the length of an object key before the bucket: kind, partition,
