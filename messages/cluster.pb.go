@@ -2077,6 +2077,148 @@ func (x *RepairReply) GetProblems() []string {
 	return nil
 }
 
+// ReapsRequest asks a node what it reaps.
+type ReapsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	TimeoutMs     uint32                 `protobuf:"varint,1,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReapsRequest) Reset() {
+	*x = ReapsRequest{}
+	mi := &file_messages_cluster_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReapsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReapsRequest) ProtoMessage() {}
+
+func (x *ReapsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_cluster_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReapsRequest.ProtoReflect.Descriptor instead.
+func (*ReapsRequest) Descriptor() ([]byte, []int) {
+	return file_messages_cluster_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *ReapsRequest) GetTimeoutMs() uint32 {
+	if x != nil {
+		return x.TimeoutMs
+	}
+	return 0
+}
+
+type ReapsReply struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The node begins to reap what it is the first primary of.
+	On bool `protobuf:"varint,1,opt,name=on,proto3" json:"on,omitempty"`
+	// Records of such partitions of which nothing is seen any more, at the last look.
+	Waiting uint64 `protobuf:"varint,2,opt,name=waiting,proto3" json:"waiting,omitempty"`
+	// How many reapings run, and of how many records.
+	Running  uint32 `protobuf:"varint,3,opt,name=running,proto3" json:"running,omitempty"`
+	UnderWay uint64 `protobuf:"varint,4,opt,name=under_way,json=underWay,proto3" json:"under_way,omitempty"`
+	// Records that were dropped from this node's store since it has started.
+	Reaped uint64 `protobuf:"varint,5,opt,name=reaped,proto3" json:"reaped,omitempty"`
+	// Why records were put off the last time; empty: never since the node has started.
+	Reason        string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	ReasonMsAgo   uint64 `protobuf:"varint,7,opt,name=reason_ms_ago,json=reasonMsAgo,proto3" json:"reason_ms_ago,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReapsReply) Reset() {
+	*x = ReapsReply{}
+	mi := &file_messages_cluster_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReapsReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReapsReply) ProtoMessage() {}
+
+func (x *ReapsReply) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_cluster_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReapsReply.ProtoReflect.Descriptor instead.
+func (*ReapsReply) Descriptor() ([]byte, []int) {
+	return file_messages_cluster_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *ReapsReply) GetOn() bool {
+	if x != nil {
+		return x.On
+	}
+	return false
+}
+
+func (x *ReapsReply) GetWaiting() uint64 {
+	if x != nil {
+		return x.Waiting
+	}
+	return 0
+}
+
+func (x *ReapsReply) GetRunning() uint32 {
+	if x != nil {
+		return x.Running
+	}
+	return 0
+}
+
+func (x *ReapsReply) GetUnderWay() uint64 {
+	if x != nil {
+		return x.UnderWay
+	}
+	return 0
+}
+
+func (x *ReapsReply) GetReaped() uint64 {
+	if x != nil {
+		return x.Reaped
+	}
+	return 0
+}
+
+func (x *ReapsReply) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ReapsReply) GetReasonMsAgo() uint64 {
+	if x != nil {
+		return x.ReasonMsAgo
+	}
+	return 0
+}
+
 var File_messages_cluster_proto protoreflect.FileDescriptor
 
 const file_messages_cluster_proto_rawDesc = "" +
@@ -2259,7 +2401,19 @@ const file_messages_cluster_proto_rawDesc = "" +
 	"\x06failed\x18\x04 \x01(\rR\x06failed\x12\x16\n" +
 	"\x06mended\x18\x05 \x01(\x04R\x06mended\x12\x18\n" +
 	"\adamaged\x18\x06 \x01(\x04R\adamaged\x12\x1a\n" +
-	"\bproblems\x18\a \x03(\tR\bproblemsB'Z%github.com/dynactor/dynactor/messagesb\x06proto3"
+	"\bproblems\x18\a \x03(\tR\bproblems\"-\n" +
+	"\fReapsRequest\x12\x1d\n" +
+	"\n" +
+	"timeout_ms\x18\x01 \x01(\rR\ttimeoutMs\"\xc1\x01\n" +
+	"\n" +
+	"ReapsReply\x12\x0e\n" +
+	"\x02on\x18\x01 \x01(\bR\x02on\x12\x18\n" +
+	"\awaiting\x18\x02 \x01(\x04R\awaiting\x12\x18\n" +
+	"\arunning\x18\x03 \x01(\rR\arunning\x12\x1b\n" +
+	"\tunder_way\x18\x04 \x01(\x04R\bunderWay\x12\x16\n" +
+	"\x06reaped\x18\x05 \x01(\x04R\x06reaped\x12\x16\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason\x12\"\n" +
+	"\rreason_ms_ago\x18\a \x01(\x04R\vreasonMsAgoB'Z%github.com/dynactor/dynactor/messagesb\x06proto3"
 
 var (
 	file_messages_cluster_proto_rawDescOnce sync.Once
@@ -2273,7 +2427,7 @@ func file_messages_cluster_proto_rawDescGZIP() []byte {
 	return file_messages_cluster_proto_rawDescData
 }
 
-var file_messages_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_messages_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_messages_cluster_proto_goTypes = []any{
 	(*IdentityRequest)(nil),   // 0: dynactor.messages.IdentityRequest
 	(*IdentityReply)(nil),     // 1: dynactor.messages.IdentityReply
@@ -2302,31 +2456,33 @@ var file_messages_cluster_proto_goTypes = []any{
 	(*ExchangeState)(nil),     // 24: dynactor.messages.ExchangeState
 	(*RepairRequest)(nil),     // 25: dynactor.messages.RepairRequest
 	(*RepairReply)(nil),       // 26: dynactor.messages.RepairReply
-	(*Document)(nil),          // 27: dynactor.messages.Document
-	(*Change)(nil),            // 28: dynactor.messages.Change
-	(*Bucket)(nil),            // 29: dynactor.messages.Bucket
+	(*ReapsRequest)(nil),      // 27: dynactor.messages.ReapsRequest
+	(*ReapsReply)(nil),        // 28: dynactor.messages.ReapsReply
+	(*Document)(nil),          // 29: dynactor.messages.Document
+	(*Change)(nil),            // 30: dynactor.messages.Change
+	(*Bucket)(nil),            // 31: dynactor.messages.Bucket
 }
 var file_messages_cluster_proto_depIdxs = []int32{
-	27, // 0: dynactor.messages.IdentityReply.document:type_name -> dynactor.messages.Document
+	29, // 0: dynactor.messages.IdentityReply.document:type_name -> dynactor.messages.Document
 	2,  // 1: dynactor.messages.Vote.ballot:type_name -> dynactor.messages.Ballot
-	27, // 2: dynactor.messages.Vote.document:type_name -> dynactor.messages.Document
+	29, // 2: dynactor.messages.Vote.document:type_name -> dynactor.messages.Document
 	2,  // 3: dynactor.messages.RegisterRequest.ballot:type_name -> dynactor.messages.Ballot
-	27, // 4: dynactor.messages.RegisterRequest.document:type_name -> dynactor.messages.Document
+	29, // 4: dynactor.messages.RegisterRequest.document:type_name -> dynactor.messages.Document
 	2,  // 5: dynactor.messages.RegisterReply.ballot:type_name -> dynactor.messages.Ballot
 	2,  // 6: dynactor.messages.RegisterReply.later:type_name -> dynactor.messages.Ballot
 	3,  // 7: dynactor.messages.RegisterReply.vote:type_name -> dynactor.messages.Vote
-	27, // 8: dynactor.messages.RegisterReply.document:type_name -> dynactor.messages.Document
+	29, // 8: dynactor.messages.RegisterReply.document:type_name -> dynactor.messages.Document
 	2,  // 9: dynactor.messages.RegisterState.promised:type_name -> dynactor.messages.Ballot
 	3,  // 10: dynactor.messages.RegisterState.vote:type_name -> dynactor.messages.Vote
 	7,  // 11: dynactor.messages.GossipRequest.rows:type_name -> dynactor.messages.NodeRow
-	27, // 12: dynactor.messages.GossipRequest.document:type_name -> dynactor.messages.Document
+	29, // 12: dynactor.messages.GossipRequest.document:type_name -> dynactor.messages.Document
 	7,  // 13: dynactor.messages.GossipReply.rows:type_name -> dynactor.messages.NodeRow
-	27, // 14: dynactor.messages.GossipReply.document:type_name -> dynactor.messages.Document
-	27, // 15: dynactor.messages.DocumentNews.document:type_name -> dynactor.messages.Document
+	29, // 14: dynactor.messages.GossipReply.document:type_name -> dynactor.messages.Document
+	29, // 15: dynactor.messages.DocumentNews.document:type_name -> dynactor.messages.Document
 	1,  // 16: dynactor.messages.JoinRequest.candidate:type_name -> dynactor.messages.IdentityReply
-	28, // 17: dynactor.messages.ClusterRequest.change:type_name -> dynactor.messages.Change
-	29, // 18: dynactor.messages.ClusterRequest.bucket:type_name -> dynactor.messages.Bucket
-	27, // 19: dynactor.messages.ClusterReply.document:type_name -> dynactor.messages.Document
+	30, // 17: dynactor.messages.ClusterRequest.change:type_name -> dynactor.messages.Change
+	31, // 18: dynactor.messages.ClusterRequest.bucket:type_name -> dynactor.messages.Bucket
+	29, // 19: dynactor.messages.ClusterReply.document:type_name -> dynactor.messages.Document
 	18, // 20: dynactor.messages.ClusterReply.nodes:type_name -> dynactor.messages.NodeState
 	17, // 21: dynactor.messages.TransfersReply.transfers:type_name -> dynactor.messages.TransferState
 	7,  // 22: dynactor.messages.NodeState.row:type_name -> dynactor.messages.NodeRow
@@ -2352,7 +2508,7 @@ func file_messages_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_messages_cluster_proto_rawDesc), len(file_messages_cluster_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   27,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -47,6 +47,8 @@ const (
 	TargetExchange    = "exchange/"
 	TargetExchanges   = "exchanges"
 	TargetAdmission   = "admission"
+	TargetReap        = "reap/"
+	TargetReaps       = "reaps"
 )
 
 // Info says what a message type is.
@@ -65,7 +67,7 @@ type Info struct {
 }
 
 // answers are the actors that wait for replies of other nodes.
-var answers = []string{TargetGet, TargetPut, TargetForward, TargetMembership, TargetClient, TargetTransfer, TargetFill, TargetExchange, TargetDetector}
+var answers = []string{TargetGet, TargetPut, TargetForward, TargetMembership, TargetClient, TargetTransfer, TargetFill, TargetExchange, TargetReap, TargetDetector}
 
 // table lists every message type by number. Numbers are never reused.
 var table = [...]Info{
@@ -114,6 +116,12 @@ var table = [...]Info{
 	38: {Name: "RepairReply", FromNode: []string{TargetClient}, make: func() proto.Message { return new(RepairReply) }},
 	39: {Name: "BackgroundRequest", Request: true, FromClient: []string{TargetAdmission}, make: func() proto.Message { return new(BackgroundRequest) }},
 	40: {Name: "BackgroundReply", FromNode: []string{TargetClient}, make: func() proto.Message { return new(BackgroundReply) }},
+	41: {Name: "ReapRequest", Request: true, Bulk: true, FromNode: []string{TargetReaps}, make: func() proto.Message { return new(ReapRequest) }},
+	42: {Name: "ReapReply", Bulk: true, FromNode: []string{TargetReap}, make: func() proto.Message { return new(ReapReply) }},
+	43: {Name: "ReapDropRequest", Request: true, Bulk: true, FromNode: []string{TargetVnode}, make: func() proto.Message { return new(ReapDropRequest) }},
+	44: {Name: "ReapDropReply", Bulk: true, FromNode: []string{TargetReap}, make: func() proto.Message { return new(ReapDropReply) }},
+	45: {Name: "ReapsRequest", Request: true, FromClient: []string{TargetReaps}, make: func() proto.Message { return new(ReapsRequest) }},
+	46: {Name: "ReapsReply", FromNode: []string{TargetClient}, make: func() proto.Message { return new(ReapsReply) }},
 }
 
 func init() {
@@ -197,7 +205,7 @@ func NumberOf(m any) (Number, bool) {
 	return rareNumberOf(m)
 }
 
-// rareNumberOf is NumberOf for what only operators send.
+// rareNumberOf is NumberOf for what operators send, and for reapings.
 func rareNumberOf(m any) (Number, bool) {
 	switch m.(type) {
 	case *ExchangesRequest:
@@ -212,6 +220,18 @@ func rareNumberOf(m any) (Number, bool) {
 		return 39, true
 	case *BackgroundReply:
 		return 40, true
+	case *ReapRequest:
+		return 41, true
+	case *ReapReply:
+		return 42, true
+	case *ReapDropRequest:
+		return 43, true
+	case *ReapDropReply:
+		return 44, true
+	case *ReapsRequest:
+		return 45, true
+	case *ReapsReply:
+		return 46, true
 	}
 	return 0, false
 }
@@ -319,3 +339,12 @@ func (x *RepairRequest) SetTimeoutMs(ms uint32) { x.TimeoutMs = ms }
 
 // SetTimeoutMs lowers the time left; the link does so on receipt.
 func (x *BackgroundRequest) SetTimeoutMs(ms uint32) { x.TimeoutMs = ms }
+
+// SetTimeoutMs lowers the time left; the link does so on receipt.
+func (x *ReapRequest) SetTimeoutMs(ms uint32) { x.TimeoutMs = ms }
+
+// SetTimeoutMs lowers the time left; the link does so on receipt.
+func (x *ReapDropRequest) SetTimeoutMs(ms uint32) { x.TimeoutMs = ms }
+
+// SetTimeoutMs lowers the time left; the link does so on receipt.
+func (x *ReapsRequest) SetTimeoutMs(ms uint32) { x.TimeoutMs = ms }

@@ -15,7 +15,7 @@ var parts = map[protoreflect.Name]bool{
 	"Quorum": true, "Value": true, "Address": true, "Document": true, "Member": true, "Ring": true, "ReplicaList": true, "Bucket": true,
 	"HandoffRecord": true, "FillKey": true, "FillDigest": true, "Movement": true, "Switch": true, "Fill": true, "Change": true,
 	"Ballot": true, "Vote": true, "RegisterState": true, "NodeRow": true, "NodeState": true, "TransferState": true, "Forced": true,
-	"TreeRoot": true, "TreeNodes": true, "TreeLeaves": true, "RecordNames": true, "RecordPage": true, "LeafList": true, "ExchangeState": true, "BackgroundWork": true,
+	"TreeRoot": true, "TreeNodes": true, "TreeLeaves": true, "RecordNames": true, "RecordPage": true, "LeafList": true, "ExchangeState": true, "BackgroundWork": true, "ReapKey": true,
 }
 
 // TestEveryMessageHasItsNumber: what is generated is in the table or a part of
@@ -105,7 +105,7 @@ func TestRequestsCarryTheirTime(t *testing.T) {
 // TestAllowed is the whole table of who may send what to which actor. A change
 // of it is a change of what a stolen key can do.
 func TestAllowed(t *testing.T) {
-	const want = `node    Failure          -> get/1 put/1 forward/1 membership client/1 transfer/1 fill/1 exchange/1 detector
+	const want = `node    Failure          -> get/1 put/1 forward/1 membership client/1 transfer/1 fill/1 exchange/1 reap/1 detector
 node    GetReply         -> client/1
 node    PutRequest       -> coordinator
 node    PutReply         -> forward/1 client/1
@@ -137,6 +137,11 @@ node    ExchangeReply    -> exchange/1
 node    ExchangesReply   -> client/1
 node    RepairReply      -> client/1
 node    BackgroundReply  -> client/1
+node    ReapRequest      -> reaps
+node    ReapReply        -> reap/1
+node    ReapDropRequest  -> vnode/1
+node    ReapDropReply    -> reap/1
+node    ReapsReply       -> client/1
 client  GetRequest       -> coordinator
 client  PutRequest       -> coordinator
 client  RingRequest      -> membership
@@ -146,9 +151,10 @@ client  TransfersRequest -> transfers
 client  ExchangesRequest -> exchanges
 client  RepairRequest    -> exchanges
 client  BackgroundRequest -> admission
+client  ReapsRequest     -> reaps
 `
 	targets := []string{
-		"coordinator", "vnode/1", "get/1", "put/1", "forward/1", "membership", "client/1", "node", "transfer/1", "fill/1", "exchange/1", "detector", "transfers", "exchanges", "admission", "vnodes", "links", "links/n1", "",
+		"coordinator", "vnode/1", "get/1", "put/1", "forward/1", "membership", "client/1", "node", "transfer/1", "fill/1", "exchange/1", "detector", "transfers", "exchanges", "admission", "reap/1", "reaps", "vnodes", "links", "links/n1", "",
 		"vnode", "guardian", "eventstream", "deadletter", "probe/1", "coordinator/x",
 	}
 	var got strings.Builder

@@ -1649,6 +1649,393 @@ func (x *LeafList) GetHash() []uint64 {
 	return nil
 }
 
+// ReapRequest asks a node what it has of a partition, before what nobody sees any more is
+// reaped there. The keys are asked of the primaries only.
+type ReapRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Partition uint32                 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
+	N         uint32                 `protobuf:"varint,2,opt,name=n,proto3" json:"n,omitempty"`
+	// Number of the round, repeated in the answer.
+	Round         uint64     `protobuf:"varint,3,opt,name=round,proto3" json:"round,omitempty"`
+	Keys          []*ReapKey `protobuf:"bytes,4,rep,name=keys,proto3" json:"keys,omitempty"`
+	TimeoutMs     uint32     `protobuf:"varint,5,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReapRequest) Reset() {
+	*x = ReapRequest{}
+	mi := &file_messages_replica_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReapRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReapRequest) ProtoMessage() {}
+
+func (x *ReapRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_replica_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReapRequest.ProtoReflect.Descriptor instead.
+func (*ReapRequest) Descriptor() ([]byte, []int) {
+	return file_messages_replica_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ReapRequest) GetPartition() uint32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *ReapRequest) GetN() uint32 {
+	if x != nil {
+		return x.N
+	}
+	return 0
+}
+
+func (x *ReapRequest) GetRound() uint64 {
+	if x != nil {
+		return x.Round
+	}
+	return 0
+}
+
+func (x *ReapRequest) GetKeys() []*ReapKey {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *ReapRequest) GetTimeoutMs() uint32 {
+	if x != nil {
+		return x.TimeoutMs
+	}
+	return 0
+}
+
+// ReapKey names a record by its key and the hash over the writes that it has seen and
+// holds.
+type ReapKey struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Bucket []byte                 `protobuf:"bytes,1,opt,name=bucket,proto3" json:"bucket,omitempty"`
+	Key    []byte                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	Hash   []byte                 `protobuf:"bytes,3,opt,name=hash,proto3" json:"hash,omitempty"`
+	// From when on nothing of it is seen, Unix nanoseconds; 0: always.
+	DueNs         int64 `protobuf:"zigzag64,4,opt,name=due_ns,json=dueNs,proto3" json:"due_ns,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReapKey) Reset() {
+	*x = ReapKey{}
+	mi := &file_messages_replica_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReapKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReapKey) ProtoMessage() {}
+
+func (x *ReapKey) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_replica_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReapKey.ProtoReflect.Descriptor instead.
+func (*ReapKey) Descriptor() ([]byte, []int) {
+	return file_messages_replica_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ReapKey) GetBucket() []byte {
+	if x != nil {
+		return x.Bucket
+	}
+	return nil
+}
+
+func (x *ReapKey) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *ReapKey) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *ReapKey) GetDueNs() int64 {
+	if x != nil {
+		return x.DueNs
+	}
+	return 0
+}
+
+type ReapReply struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Round uint64                 `protobuf:"varint,1,opt,name=round,proto3" json:"round,omitempty"`
+	// Version of the cluster document that is in force here.
+	Version uint64 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	// Nothing of the partition is kept for others or moved.
+	Clear bool `protobuf:"varint,3,opt,name=clear,proto3" json:"clear,omitempty"`
+	// Random, of this run of the process, and how often what it keeps for others has changed.
+	Run     uint64 `protobuf:"fixed64,4,opt,name=run,proto3" json:"run,omitempty"`
+	Changes uint64 `protobuf:"varint,5,opt,name=changes,proto3" json:"changes,omitempty"`
+	// How old a record in a message may be here.
+	LifeMs uint64 `protobuf:"varint,6,opt,name=life_ms,json=lifeMs,proto3" json:"life_ms,omitempty"`
+	// Incarnation of the vnode.
+	Incarnation []byte `protobuf:"bytes,7,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	// Which of the keys it holds exactly like that on its disk, ascending.
+	Held          []uint32 `protobuf:"varint,8,rep,packed,name=held,proto3" json:"held,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReapReply) Reset() {
+	*x = ReapReply{}
+	mi := &file_messages_replica_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReapReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReapReply) ProtoMessage() {}
+
+func (x *ReapReply) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_replica_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReapReply.ProtoReflect.Descriptor instead.
+func (*ReapReply) Descriptor() ([]byte, []int) {
+	return file_messages_replica_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ReapReply) GetRound() uint64 {
+	if x != nil {
+		return x.Round
+	}
+	return 0
+}
+
+func (x *ReapReply) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *ReapReply) GetClear() bool {
+	if x != nil {
+		return x.Clear
+	}
+	return false
+}
+
+func (x *ReapReply) GetRun() uint64 {
+	if x != nil {
+		return x.Run
+	}
+	return 0
+}
+
+func (x *ReapReply) GetChanges() uint64 {
+	if x != nil {
+		return x.Changes
+	}
+	return 0
+}
+
+func (x *ReapReply) GetLifeMs() uint64 {
+	if x != nil {
+		return x.LifeMs
+	}
+	return 0
+}
+
+func (x *ReapReply) GetIncarnation() []byte {
+	if x != nil {
+		return x.Incarnation
+	}
+	return nil
+}
+
+func (x *ReapReply) GetHeld() []uint32 {
+	if x != nil {
+		return x.Held
+	}
+	return nil
+}
+
+// ReapDropRequest has a primary drop the records that are still as named. It is answered
+// once the disk has that.
+type ReapDropRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Partition     uint32                 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
+	N             uint32                 `protobuf:"varint,2,opt,name=n,proto3" json:"n,omitempty"`
+	Round         uint64                 `protobuf:"varint,3,opt,name=round,proto3" json:"round,omitempty"`
+	Keys          []*ReapKey             `protobuf:"bytes,4,rep,name=keys,proto3" json:"keys,omitempty"`
+	TimeoutMs     uint32                 `protobuf:"varint,5,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReapDropRequest) Reset() {
+	*x = ReapDropRequest{}
+	mi := &file_messages_replica_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReapDropRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReapDropRequest) ProtoMessage() {}
+
+func (x *ReapDropRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_replica_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReapDropRequest.ProtoReflect.Descriptor instead.
+func (*ReapDropRequest) Descriptor() ([]byte, []int) {
+	return file_messages_replica_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *ReapDropRequest) GetPartition() uint32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *ReapDropRequest) GetN() uint32 {
+	if x != nil {
+		return x.N
+	}
+	return 0
+}
+
+func (x *ReapDropRequest) GetRound() uint64 {
+	if x != nil {
+		return x.Round
+	}
+	return 0
+}
+
+func (x *ReapDropRequest) GetKeys() []*ReapKey {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *ReapDropRequest) GetTimeoutMs() uint32 {
+	if x != nil {
+		return x.TimeoutMs
+	}
+	return 0
+}
+
+type ReapDropReply struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Round uint64                 `protobuf:"varint,1,opt,name=round,proto3" json:"round,omitempty"`
+	// How many records were dropped.
+	Dropped       uint32 `protobuf:"varint,2,opt,name=dropped,proto3" json:"dropped,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReapDropReply) Reset() {
+	*x = ReapDropReply{}
+	mi := &file_messages_replica_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReapDropReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReapDropReply) ProtoMessage() {}
+
+func (x *ReapDropReply) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_replica_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReapDropReply.ProtoReflect.Descriptor instead.
+func (*ReapDropReply) Descriptor() ([]byte, []int) {
+	return file_messages_replica_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ReapDropReply) GetRound() uint64 {
+	if x != nil {
+		return x.Round
+	}
+	return 0
+}
+
+func (x *ReapDropReply) GetDropped() uint32 {
+	if x != nil {
+		return x.Dropped
+	}
+	return 0
+}
+
 var File_messages_replica_proto protoreflect.FileDescriptor
 
 const file_messages_replica_proto_rawDesc = "" +
@@ -1782,7 +2169,38 @@ const file_messages_replica_proto_rawDesc = "" +
 	" \x01(\rR\x06merged\x12\x18\n" +
 	"\adamaged\x18\v \x01(\rR\adamaged\"\x1e\n" +
 	"\bLeafList\x12\x12\n" +
-	"\x04hash\x18\x01 \x03(\x06R\x04hashB'Z%github.com/dynactor/dynactor/messagesb\x06proto3"
+	"\x04hash\x18\x01 \x03(\x06R\x04hash\"\x9e\x01\n" +
+	"\vReapRequest\x12\x1c\n" +
+	"\tpartition\x18\x01 \x01(\rR\tpartition\x12\f\n" +
+	"\x01n\x18\x02 \x01(\rR\x01n\x12\x14\n" +
+	"\x05round\x18\x03 \x01(\x04R\x05round\x12.\n" +
+	"\x04keys\x18\x04 \x03(\v2\x1a.dynactor.messages.ReapKeyR\x04keys\x12\x1d\n" +
+	"\n" +
+	"timeout_ms\x18\x05 \x01(\rR\ttimeoutMs\"^\n" +
+	"\aReapKey\x12\x16\n" +
+	"\x06bucket\x18\x01 \x01(\fR\x06bucket\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\fR\x03key\x12\x12\n" +
+	"\x04hash\x18\x03 \x01(\fR\x04hash\x12\x15\n" +
+	"\x06due_ns\x18\x04 \x01(\x12R\x05dueNs\"\xcc\x01\n" +
+	"\tReapReply\x12\x14\n" +
+	"\x05round\x18\x01 \x01(\x04R\x05round\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x04R\aversion\x12\x14\n" +
+	"\x05clear\x18\x03 \x01(\bR\x05clear\x12\x10\n" +
+	"\x03run\x18\x04 \x01(\x06R\x03run\x12\x18\n" +
+	"\achanges\x18\x05 \x01(\x04R\achanges\x12\x17\n" +
+	"\alife_ms\x18\x06 \x01(\x04R\x06lifeMs\x12 \n" +
+	"\vincarnation\x18\a \x01(\fR\vincarnation\x12\x12\n" +
+	"\x04held\x18\b \x03(\rR\x04held\"\xa2\x01\n" +
+	"\x0fReapDropRequest\x12\x1c\n" +
+	"\tpartition\x18\x01 \x01(\rR\tpartition\x12\f\n" +
+	"\x01n\x18\x02 \x01(\rR\x01n\x12\x14\n" +
+	"\x05round\x18\x03 \x01(\x04R\x05round\x12.\n" +
+	"\x04keys\x18\x04 \x03(\v2\x1a.dynactor.messages.ReapKeyR\x04keys\x12\x1d\n" +
+	"\n" +
+	"timeout_ms\x18\x05 \x01(\rR\ttimeoutMs\"?\n" +
+	"\rReapDropReply\x12\x14\n" +
+	"\x05round\x18\x01 \x01(\x04R\x05round\x12\x18\n" +
+	"\adropped\x18\x02 \x01(\rR\adroppedB'Z%github.com/dynactor/dynactor/messagesb\x06proto3"
 
 var (
 	file_messages_replica_proto_rawDescOnce sync.Once
@@ -1796,7 +2214,7 @@ func file_messages_replica_proto_rawDescGZIP() []byte {
 	return file_messages_replica_proto_rawDescData
 }
 
-var file_messages_replica_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_messages_replica_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_messages_replica_proto_goTypes = []any{
 	(*ReadRequest)(nil),      // 0: dynactor.messages.ReadRequest
 	(*ReadReply)(nil),        // 1: dynactor.messages.ReadReply
@@ -1819,6 +2237,11 @@ var file_messages_replica_proto_goTypes = []any{
 	(*RecordPage)(nil),       // 18: dynactor.messages.RecordPage
 	(*ExchangeReply)(nil),    // 19: dynactor.messages.ExchangeReply
 	(*LeafList)(nil),         // 20: dynactor.messages.LeafList
+	(*ReapRequest)(nil),      // 21: dynactor.messages.ReapRequest
+	(*ReapKey)(nil),          // 22: dynactor.messages.ReapKey
+	(*ReapReply)(nil),        // 23: dynactor.messages.ReapReply
+	(*ReapDropRequest)(nil),  // 24: dynactor.messages.ReapDropRequest
+	(*ReapDropReply)(nil),    // 25: dynactor.messages.ReapDropReply
 }
 var file_messages_replica_proto_depIdxs = []int32{
 	5,  // 0: dynactor.messages.HandoffRequest.records:type_name -> dynactor.messages.HandoffRecord
@@ -1834,11 +2257,13 @@ var file_messages_replica_proto_depIdxs = []int32{
 	5,  // 10: dynactor.messages.RecordPage.records:type_name -> dynactor.messages.HandoffRecord
 	20, // 11: dynactor.messages.ExchangeReply.leaves:type_name -> dynactor.messages.LeafList
 	18, // 12: dynactor.messages.ExchangeReply.page:type_name -> dynactor.messages.RecordPage
-	13, // [13:13] is the sub-list for method output_type
-	13, // [13:13] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	22, // 13: dynactor.messages.ReapRequest.keys:type_name -> dynactor.messages.ReapKey
+	22, // 14: dynactor.messages.ReapDropRequest.keys:type_name -> dynactor.messages.ReapKey
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_messages_replica_proto_init() }
@@ -1860,7 +2285,7 @@ func file_messages_replica_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_messages_replica_proto_rawDesc), len(file_messages_replica_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
