@@ -208,16 +208,21 @@ func (t *exchangesActor) set(doc *member.Document) {
 	t.schedule.Set(t.now(), pairs)
 }
 
+// replicaCounts are the numbers of replicas that buckets have, ascending.
+func replicaCounts(doc *member.Document) []int {
+	out := []int{bucket.Default().Quorum.N}
+	for _, b := range doc.Buckets {
+		out = append(out, b.Properties.Quorum.N)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
 // pairs are those of which this node begins the exchanges.
 func (s *Services) pairs(doc *member.Document) []aae.Pair {
-	sizes := []int{bucket.Default().Quorum.N}
-	for _, b := range doc.Buckets {
-		sizes = append(sizes, b.Properties.Quorum.N)
-	}
-	slices.Sort(sizes)
 	var out []aae.Pair
 	for _, p := range doc.Vnodes(s.Self) {
-		for _, n := range slices.Compact(slices.Clone(sizes)) {
+		for _, n := range replicaCounts(doc) {
 			if !doc.Authoritative(p, n, s.Self) {
 				continue
 			}

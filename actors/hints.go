@@ -44,20 +44,50 @@ type hintTable struct {
 	mu    sync.Mutex
 	rows  map[slot]HintCount
 	total HintCount
+	// changes counts, for each partition, how often it changed what lies here apart from
+	// the replicas' own: hints, and what note tells of.
+	changes map[dynamo.Partition]uint64
 }
 
+// add is the only way in which a hint comes or goes, for a reaping must not miss one.
 func (t *hintTable) add(at slot, c HintCount) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.rows == nil {
 		t.rows = map[slot]HintCount{}
 	}
+	t.change(at.partition)
 	row := t.rows[at]
 	row.add(c)
 	t.total.add(c)
 	if t.rows[at] = row; row.Records <= 0 {
 		delete(t.rows, at)
 	}
+}
+
+// note tells of a change of what lies here of a partition that is in no row.
+func (t *hintTable) note(p dynamo.Partition) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.change(p)
+}
+
+// change counts a change; the lock is held.
+func (t *hintTable) change(p dynamo.Partition) {
+	if t.changes == nil {
+		t.changes = map[dynamo.Partition]uint64{}
+	}
+	t.changes[p]++
+}
+
+// apart is how many changes there were of a partition, and whether any hint is kept for it.
+func (t *hintTable) apart(p dynamo.Partition) (changes uint64, kept bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for at := range t.rows {
+		kept = kept || at.partition == p
+	}
+	return t.changes[p], kept
 }
 
 // slots are those that hold something, by node and partition.
@@ -321,6 +351,7 @@ func (v *vnodeActor) dropHint(h *hint) (dropped bool, err error) {
 	}
 	if !kept {
 		v.write.touch(h.key, have)
+		v.s.hints.note(v.partition)
 	}
 	v.write.drop(h.key)
 	if kept {

@@ -20,6 +20,7 @@ const (
 	nameTransfers   = messages.TargetTransfers
 	nameAdmission   = messages.TargetAdmission
 	nameExchanges   = messages.TargetExchanges
+	nameReaps       = messages.TargetReaps
 )
 
 // vnodeName is the name of a partition's vnode, the same on every node.

@@ -1,10 +1,12 @@
 package actors
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -12,6 +14,7 @@ import (
 
 	"github.com/dynactor/dynactor/actors/rt"
 	"github.com/dynactor/dynactor/dynamo"
+	"github.com/dynactor/dynactor/dynamo/reap"
 )
 
 // Node is the actor tree of one node. Start it once; Stop it once.
@@ -29,8 +32,9 @@ type nodeActor struct {
 
 // NewNode makes a node that does nothing yet.
 func NewNode(c Config) *Node {
+	c.MessageLife = cmp.Or(c.MessageLife, reap.MessageLife)
 	s := &Services{
-		Config: c, Counters: &Counters{}, Registry: rt.NewRegistry(),
+		Config: c, Counters: &Counters{}, Registry: rt.NewRegistry(), run: rand.Uint64(),
 		Wheel: rt.NewWheel(c.System, 0), Readers: rt.NewWorkers(c.ReaderCount, readerQueue, func(reason any) { c.Log.Error("a read of the store panicked", "reason", reason) }),
 	}
 	return &Node{services: s}
@@ -75,6 +79,7 @@ func (n *nodeActor) Receive(ctx actor.Context) {
 		{nameAdmission, newAdmission(n.s)},
 		{nameTransfers, newTransfers(n.s)},
 		{nameExchanges, newExchanges(n.s)},
+		{nameReaps, newReaps(n.s)},
 	} {
 		if _, spawnErr := ctx.SpawnNamed(child.props, child.name); spawnErr != nil {
 			err = errors.Join(err, fmt.Errorf("spawn %s: %w", child.name, spawnErr))

@@ -44,6 +44,10 @@ type Counters struct {
 	// were not complete. Mended are records that an exchange of this node or of another one
 	// has changed here.
 	Exchanges, ExchangesEqual, ExchangesFailed, Mended atomic.Uint64
+	// Reaps are reapings that this node began and that were complete, ReapsPutOff those that
+	// were not; Reaped are records that were dropped from this node's store because nobody
+	// sees anything in them.
+	Reaps, ReapsPutOff, Reaped atomic.Uint64
 	// Corrupt are stored values that failed their checksum.
 	Corrupt atomic.Uint64
 }
@@ -79,6 +83,7 @@ func (s *Services) corrupt(p dynamo.Partition, storageKey []byte, err error) {
 // countCorrupt reports a stored value that cannot be read to whoever looks.
 func (s *Services) countCorrupt(p dynamo.Partition, storageKey []byte, err error) {
 	s.Counters.Corrupt.Add(1)
+	s.hints.note(p) // an older record may take its place until an exchange mends it
 	_, key, _ := vnode.ParseObjectKey(storageKey)
 	s.Log.Error("stored value is corrupt", slog.Uint64("partition", uint64(p)),
 		slog.String("position", ring.Hash(key).String()), slog.Any("error", err))

@@ -37,8 +37,12 @@ type Services struct {
 	hints      hintTable
 	misplaced  misplacedTable
 	filled     filledTable
-	peers      peerTable
-	latencies  latencies
+	// moving are the partitions of which a transfer or a fill runs here.
+	moving atomic.Pointer[map[dynamo.Partition]bool]
+	// run is random, of this run of the process.
+	run       uint64
+	peers     peerTable
+	latencies latencies
 	// served counts the reads and writes of clients that vnodes here took part in.
 	served     atomic.Uint64
 	quarantine quarantine
@@ -84,6 +88,12 @@ type Config struct {
 	// BackgroundFloor is the least share of the time that slices get (admission.Config);
 	// 0 is the default.
 	BackgroundFloor float64
+	// Reap: this node begins to reap, where it is the first primary, what nobody sees any
+	// more. It takes part in what others reap in any case.
+	Reap bool
+	// MessageLife is how old a record in a message may be, the same on all nodes; 0 takes
+	// reap.MessageLife.
+	MessageLife time.Duration
 	// pace is for tests.
 	pace upkeepPace
 	// Founding is how this node takes part in founding a cluster.
@@ -157,7 +167,7 @@ func (s *Services) answerFailure(sender *actor.PID, message any, f *messages.Fai
 	info, known := messages.InfoOf(n)
 	local := false
 	switch message.(type) {
-	case *coordinate, *dropHints, *mergePage:
+	case *coordinate, *dropHints, *mergePage, *reapRead:
 		local = true
 	}
 	if local || ok && known && info.Request {
@@ -186,7 +196,7 @@ func messageSize(m any) int {
 			size += len(r.GetRecord()) + len(r.GetKey()) + 64
 		}
 		return size + 128*len(m.GetDigests())
-	case *messages.ExchangeRequest, *messages.ExchangeReply:
+	case *messages.ExchangeRequest, *messages.ExchangeReply, *messages.ReapRequest, *messages.ReapDropRequest:
 		return 64 + proto.Size(m.(proto.Message))
 	case *mergePage:
 		return recordBytes(m.records) + 64

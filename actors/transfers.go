@@ -105,6 +105,7 @@ func (t *transfersActor) Receive(ctx actor.Context) {
 	switch m := ctx.Message().(type) {
 	case *actor.Started:
 		t.self = ctx.Self()
+		t.publish()
 		t.arm()
 	case *lookForWork:
 		t.start(ctx)
@@ -143,6 +144,16 @@ func (t *transfersActor) terminated(id string) {
 	}
 	delete(t.running, id)
 	delete(t.told, id)
+	t.publish()
+}
+
+// publish tells the rest of the node which partitions are moved.
+func (t *transfersActor) publish() {
+	moving := map[dynamo.Partition]bool{}
+	for _, j := range t.running {
+		moving[j.partition] = true
+	}
+	t.s.moving.Store(&moving)
 }
 
 // hear notes that what is done had its last word.
@@ -178,6 +189,7 @@ func (t *transfersActor) start(ctx actor.Context) {
 			continue
 		}
 		t.running[pid.GetId()] = j
+		t.publish()
 	}
 }
 

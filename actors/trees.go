@@ -175,13 +175,14 @@ func (v *vnodeActor) tree(n int) *keptTree {
 	return v.upkeep.trees[n]
 }
 
-// mark adds to the turn's batch the marks of what it writes. A crash at any point leaves
-// the records and the marks, or neither.
+// mark adds to the turn's batch the marks of what it writes, and what becomes of the index
+// of what can be reaped. A crash at any point leaves them and the records, or neither.
 func (v *vnodeActor) mark() {
-	for _, o := range v.write.touched {
+	for key, o := range v.write.touched {
 		if m, first := v.tree(o.n).Mark(o.position); first {
 			v.write.open().Set(vnode.MarkKey(v.partition, o.n, m.Index), []byte{})
 		}
+		v.write.index(key, o)
 	}
 }
 

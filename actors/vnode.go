@@ -362,6 +362,12 @@ func (v *vnodeActor) handle(batch []rt.Envelope) {
 			v.compare(m, e)
 		case *mergePage:
 			v.mergePage(m, e.Sender)
+		case *messages.ReapRequest:
+			v.reap(m, e)
+		case *reapRead:
+			v.reapAnswer(m, e.Sender)
+		case *messages.ReapDropRequest:
+			v.reapDrop(m, e.Sender)
 		case *coordinate:
 			v.coordinate(m, e.Sender)
 		case *keepHint:

@@ -12,6 +12,7 @@ import (
 	"github.com/dynactor/dynactor/actors/rt"
 	"github.com/dynactor/dynactor/dynamo"
 	"github.com/dynactor/dynactor/dynamo/hashtree"
+	"github.com/dynactor/dynactor/dynamo/reap"
 	"github.com/dynactor/dynactor/dynamo/version"
 	"github.com/dynactor/dynactor/dynamo/vnode"
 	"github.com/dynactor/dynactor/messages"
@@ -95,14 +96,19 @@ func (w *writeBatch) touch(key []byte, was vnode.Stored) {
 	if w.touched == nil {
 		w.touched = make(map[string]touched)
 	}
-	w.touched[string(key)] = touched{n: vnode.ObjectN(key), position: vnode.ObjectPosition(key), was: hashUnder(key, was.Record)}
+	t := touched{n: vnode.ObjectN(key), position: vnode.ObjectPosition(key), was: hashUnder(key, was.Record)}
+	t.due, t.ends = reap.Due(was.Record)
+	w.touched[string(key)] = t
 }
 
-// touched is what an object was before the turn: the hash of its entry.
+// touched is what an object was before the turn: the hash of its entry in the tree, and
+// when it was due to be reaped, if it was.
 type touched struct {
 	n        int
 	position [16]byte
 	was      hashtree.Hash
+	due      dynamo.Timestamp
+	ends     bool
 }
 
 // drop removes a key, and what the turn has set there.

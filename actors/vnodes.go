@@ -185,6 +185,14 @@ func (t *vnodeTable) has(p dynamo.Partition) bool {
 	return t.rows[p].Serving
 }
 
+// listed reports whether this node has, or had, a vnode for the partition.
+func (t *vnodeTable) listed(p dynamo.Partition) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_, ok := t.rows[p]
+	return ok
+}
+
 // vnodeUp records that a vnode serves; again, if it had failed.
 func (s *Services) vnodeUp(p dynamo.Partition, again bool) {
 	s.vnodes.set(VnodeStatus{Partition: p, Serving: true})
