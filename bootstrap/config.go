@@ -73,6 +73,9 @@ type Config struct {
 	// the building of hash trees get, in percent, however much clients' requests suffer;
 	// 100 lets them do what they can.
 	BackgroundFloor int
+	// Reap is on or off: whether this node reaps tombstones and expired values where it is
+	// the first of their replicas.
+	Reap string
 	// TLSCert, TLSKey, TLSCA are files in PEM form; with them, links use TLS
 	// 1.3 and nodes show certificates to each other. All three or none.
 	TLSCert, TLSKey, TLSCA string
@@ -94,6 +97,7 @@ func Default() Config {
 		CacheMB:     64,
 		HintsMB:     1024,
 		AAEInterval: exchange.DefaultInterval,
+		Reap:        "on",
 		LogLevel:    "info",
 
 		BackgroundFloor: int(100 * admission.Default().Floor),
@@ -265,6 +269,9 @@ func (c Config) checkTLS(bad func(string, string, ...any)) {
 	}
 	if _, err := parseLevel(c.LogLevel); err != nil {
 		bad("log-level", "%v", err)
+	}
+	if c.Reap != "on" && c.Reap != "off" {
+		bad("reap", "%q is not on or off", c.Reap)
 	}
 	if c.LogFormat != "text" && c.LogFormat != "json" {
 		bad("log-format", "%q is not text or json", c.LogFormat)

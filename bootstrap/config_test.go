@@ -57,6 +57,7 @@ func TestValidateNamesEveryProblem(t *testing.T) {
 		{"hints-mb", "not within", func(c *Config) { c.HintsMB = -1 }},
 		{"aae-interval", "neither 0 nor", func(c *Config) { c.AAEInterval = time.Millisecond }},
 		{"background-floor", "not within 1 to 100", func(c *Config) { c.BackgroundFloor = 0 }},
+		{"reap", "not on or off", func(c *Config) { c.Reap = "yes" }},
 		{"cache-mb", "not within", func(c *Config) { c.CacheMB = 1 }},
 		{"tls-cert", "or none", func(c *Config) { c.TLSCA = "ca" }},
 		{"log-level", "not debug", func(c *Config) { c.LogLevel = "loud" }},

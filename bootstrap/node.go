@@ -78,6 +78,9 @@ type Options struct {
 	LogTo io.Writer
 	// Now is the wall clock; nil is the machine's.
 	Now func() time.Time
+	// MessageLife is how old a record in a message may be; 0 is the default. All nodes of a
+	// cluster must have the same.
+	MessageLife time.Duration
 }
 
 // Start starts a node; it runs when Start returns, and WaitReady tells when it
@@ -299,7 +302,8 @@ func (n *Node) startActors(o Options) error {
 		Self: dynamo.NodeID(n.config.Name), System: n.system, Engine: n.engine, Log: n.log,
 		Now:       func() dynamo.Timestamp { return dynamo.Timestamp(o.Now().UnixNano()) },
 		HintBytes: int64(n.config.HintsMB) << 20, MaxValue: n.config.MaxValue, MaxRequests: n.config.MaxRequests, Timeout: n.config.Timeout,
-		ExchangeInterval: n.config.AAEInterval, BackgroundFloor: float64(n.config.BackgroundFloor) / 100, DigestAbove: digestAbove, ReaderCount: readers, OnDocument: n.onDocument, Founding: f,
+		ExchangeInterval: n.config.AAEInterval, BackgroundFloor: float64(n.config.BackgroundFloor) / 100, Reap: n.config.Reap == "on", MessageLife: o.MessageLife,
+		DigestAbove: digestAbove, ReaderCount: readers, OnDocument: n.onDocument, Founding: f,
 	})
 	n.onStop(n.actors.Stop)
 	if err := n.actors.Start(); err != nil {

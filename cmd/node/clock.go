@@ -6,3 +6,6 @@ import "time"
 
 // wallClock is the machine's.
 var wallClock = time.Now
+
+// messageLife is the default one.
+const messageLife time.Duration = 0

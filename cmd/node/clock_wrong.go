@@ -16,6 +16,20 @@ import (
 // real clock that is set.
 var wallClock = (&wrongClock{file: os.Getenv("DYNACTOR_WRONG_CLOCK")}).now
 
+// messageLife is what DYNACTOR_MESSAGE_LIFE says, so that tests need not wait for as long
+// as the default one.
+var messageLife = func() time.Duration {
+	s := os.Getenv("DYNACTOR_MESSAGE_LIFE")
+	if s == "" {
+		return 0
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		panic(err)
+	}
+	return d
+}()
+
 type wrongClock struct {
 	file   string
 	mu     sync.Mutex

@@ -36,16 +36,20 @@ func TestClusterCommands(t *testing.T) {
 	if repaired.Pairs == 0 || repaired.Complete != repaired.Pairs || repaired.Failed != 0 {
 		t.Errorf("repaired %+v", repaired)
 	}
-	shows(must(t, "", with("cluster", "aae")...), "REPLICAS", "n1", "equal", "the oldest, partition")
+	shows(must(t, "", with("cluster", "aae")...), "REPLICAS", "n1", "equal", "the oldest, partition", "WAITING", "REAPED")
 	var aae struct {
 		OldestMS int64          `json:"oldest_unverified_ms"`
 		Pairs    []exchangeJSON `json:"pairs"`
+		Reaping  []reapingJSON  `json:"reaping"`
 	}
 	if err := json.Unmarshal([]byte(must(t, "", with("cluster", "aae", "--json")...)), &aae); err != nil {
 		t.Fatal(err)
 	}
 	if len(aae.Pairs) != repaired.Pairs || aae.OldestMS > time.Minute.Milliseconds() || !aae.Pairs[0].Verified || aae.Pairs[0].Ended == 0 {
 		t.Errorf("exchanges %+v", aae)
+	}
+	if len(aae.Reaping) != 3 || !aae.Reaping[0].On {
+		t.Errorf("reaping %+v", aae.Reaping)
 	}
 	shows(must(t, "", with("cluster", "background")...), "SHARE", "n1", "few requests that it could harm", "KIND")
 	var background []nodeBackgroundJSON

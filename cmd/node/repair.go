@@ -13,7 +13,7 @@ import (
 
 type clusterAAECmd struct{ operator }
 
-// Run lists the exchanges of pairs of replicas.
+// Run lists the exchanges of pairs of replicas, and what is reaped.
 func (c *clusterAAECmd) Run(s *streams) error {
 	return c.one(func(cl *client.Client) error {
 		ctx, cancel := context.WithTimeout(context.Background(), c.Timeout)
@@ -22,10 +22,12 @@ func (c *clusterAAECmd) Run(s *streams) error {
 		if err != nil && len(all) == 0 {
 			return err
 		}
+		reaping, reapErr := cl.Cluster().Reaping(ctx)
+		err = errors.Join(err, reapErr)
 		if c.JSON {
-			return errors.Join(writeJSON(s.out, exchangesJSON(all)), err)
+			return errors.Join(writeJSON(s.out, exchangesJSON(all, reaping)), err)
 		}
-		return errors.Join(showExchanges(s.out, all), err)
+		return errors.Join(showExchanges(s.out, all), showReaping(s.out, reaping), err)
 	})
 }
 
@@ -105,11 +107,12 @@ type exchangeJSON struct {
 	Problem       string `json:"problem,omitempty"`
 }
 
-func exchangesJSON(all []client.Exchange) any {
+func exchangesJSON(all []client.Exchange, reaping []client.Reaping) any {
 	out := struct {
 		OldestMS int64          `json:"oldest_unverified_ms"`
 		Pairs    []exchangeJSON `json:"pairs"`
-	}{oldest(all).VerifiedAgo.Milliseconds(), []exchangeJSON{}}
+		Reaping  []reapingJSON  `json:"reaping"`
+	}{oldest(all).VerifiedAgo.Milliseconds(), []exchangeJSON{}, reapingsJSON(reaping)}
 	for _, x := range all {
 		out.Pairs = append(out.Pairs, exchangeJSON{
 			x.Partition, x.N, x.Node, x.With, x.Running, x.Ended, x.EndedAgo.Milliseconds(), lastResult(x), x.In, x.Out, x.Damaged, x.Bytes, x.Mended,

@@ -38,6 +38,7 @@ type startCmd struct {
 	CacheMB         int           `name:"cache-mb" help:"Size of the caches of records and blocks in MiB." default:"64"`
 	AAEInterval     time.Duration `name:"aae-interval" help:"How often each two replicas are compared, at least; 0: only when told to (node cluster repair)." default:"10m"`
 	BackgroundFloor int           `help:"Percent of the time that background work gets at least, however much requests suffer; 100: all it can use." default:"5"`
+	Reap            string        `help:"on or off: forget deleted and expired values once no copy of them can come back." default:"on"`
 	TLSCert         string        `name:"tls-cert" help:"Certificate of this node (PEM)." type:"path"`
 	TLSKey          string        `name:"tls-key" help:"Key of the certificate (PEM)." type:"path"`
 	TLSCA           string        `name:"tls-ca" help:"Authority that signs nodes (PEM)." type:"path"`
@@ -52,8 +53,8 @@ func (c *startCmd) config() (bootstrap.Config, bootstrap.File, error) {
 		Name: c.Name, Cluster: c.Cluster, Listen: c.Listen, Advertise: c.Advertise, HTTP: c.HTTP, DataDir: c.DataDir,
 		Seeds: c.Seed, Consul: c.Consul, Found: c.Found, Expect: c.Expect, AutoJoin: c.AutoJoin, Zone: c.Zone, Capacity: c.Capacity,
 		Partitions: c.Partitions, MaxValue: c.MaxValue, MaxRequests: c.MaxRequests, Timeout: c.Timeout, CacheMB: c.CacheMB, HintsMB: c.HintsMB, AAEInterval: c.AAEInterval,
-		BackgroundFloor: c.BackgroundFloor,
-		TLSCert:         c.TLSCert, TLSKey: c.TLSKey, TLSCA: c.TLSCA, LogLevel: c.LogLevel, LogFormat: c.LogFormat,
+		BackgroundFloor: c.BackgroundFloor, Reap: c.Reap,
+		TLSCert: c.TLSCert, TLSKey: c.TLSKey, TLSCA: c.TLSCA, LogLevel: c.LogLevel, LogFormat: c.LogFormat,
 	}
 	var file bootstrap.File
 	if c.Config != "" {
@@ -87,7 +88,7 @@ func (c *startCmd) Run(ctx context.Context, s *streams) error {
 	if err != nil {
 		return err
 	}
-	n, err := bootstrap.Start(config, bootstrap.Options{LogTo: s.err, Now: wallClock})
+	n, err := bootstrap.Start(config, bootstrap.Options{LogTo: s.err, Now: wallClock, MessageLife: messageLife})
 	if err != nil {
 		return err
 	}
