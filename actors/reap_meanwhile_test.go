@@ -40,7 +40,7 @@ func TestReapMeanwhile(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			x := startTrio(t, nil)
-			watch := &meanwhile{trio: x, do: c.meanwhile, at: x.third}
+			watch := &meanwhile{trio: x, do: c.meanwhile, at: x.third, asked: map[string]time.Time{}}
 			if what == "a primary was restarted" || c.stays {
 				watch.at = x.second
 			}
@@ -73,8 +73,9 @@ type meanwhile struct {
 	at      dynamo.NodeID
 	do      func(*trio)
 	mu      sync.Mutex
-	reaping string   // the one that is disturbed
-	drops   []string // those that have dropped something
+	asked   map[string]time.Time // when reapings asked first
+	reaping string               // the one that is disturbed
+	drops   []string             // those that have dropped something
 }
 
 func (w *meanwhile) lost(from, to dynamo.NodeID, m actortest.Received) bool {
@@ -84,10 +85,16 @@ func (w *meanwhile) lost(from, to dynamo.NodeID, m actortest.Received) bool {
 	case *messages.ReapDropRequest:
 		w.drops = append(w.drops, m.Sender.GetId())
 	case *messages.ReapRequest:
+		id := m.Sender.GetId()
+		if r.GetRound() == 1 {
+			w.asked[id] = time.Now()
+		} else if d := time.Since(w.asked[id]); d < reap.PauseOf(testLife) {
+			w.t.Errorf("asked again after %v", d)
+		}
 		if r.GetRound() != 2 || w.reaping != "" || to != w.at {
 			return false
 		}
-		w.reaping = m.Sender.GetId()
+		w.reaping = id
 		sender := w.node(from)
 		go func() {
 			w.do(w.trio)

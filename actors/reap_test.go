@@ -225,6 +225,9 @@ func (x *trio) exchange() (mended uint64) {
 				return false
 			}
 			mended += reply.GetMended()
+			if reply.GetFailed() > 0 {
+				number = ask(0).GetNumber()
+			}
 			return reply.GetFailed() == 0
 		})
 	}

@@ -93,7 +93,8 @@ func checkSaved(t testing.TB, e storage.Engine) {
 }
 
 // TestTreeIsTheStore: whatever is written, fails and crashes, at any point, the tree is
-// that of what the store holds; and no sample ever finds it wrong.
+// that of what the store holds, and so is the index of what can be reaped; and no sample
+// ever finds the tree wrong.
 func TestTreeIsTheStore(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(6) {
@@ -137,6 +138,10 @@ func live(t *testing.T, disk storage.Engine, rnd *rand.Rand) (crashes []*memory.
 					p.Ask(r.pid(), replicateOf(0, "poisoned", poison(before.Stored.Record), true))
 				case 5:
 					r.engine.FailCommitsAfter(2, storage.ErrFull)
+				case 6, 7, 8:
+					p.Ask(r.pid(), replicateOf(0, name, deleted(t, name), mine.IntN(2) == 0))
+				case 9:
+					p.Ask(r.pid(), &messages.ReapDropRequest{N: 3, Keys: []*messages.ReapKey{reapKeyOf(name, deleted(t, name).CausalHash(), 0)}})
 				default:
 					r.write(p, name, fmt.Sprint(i), none, true)
 				}
@@ -180,6 +185,7 @@ func settle(t *testing.T, disk storage.Engine) {
 	}
 	r.stop()
 	checkSaved(t, disk)
+	indexed(t, disk)
 }
 
 // TestTreeAfterRestart: a clean stop leaves nothing to be read; a crash what was written

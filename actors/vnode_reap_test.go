@@ -3,6 +3,7 @@ package actors
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -219,4 +220,69 @@ func TestMarkChanges(t *testing.T) {
 	if now, clear := mark(); now == gone || !clear {
 		t.Errorf("a damaged record: %v, was %v, clear: %v", now, gone, clear)
 	}
+}
+
+// TestReapAsksWhoHasNoVnode of the partition, too: something may lie there all the same.
+func TestReapAsksWhoHasNoVnode(t *testing.T) {
+	t.Parallel()
+	r := start(t, setup{nodes: 9, partitions: 16})
+	name, p := "", dynamo.Partition(0)
+	for i := 0; name == "" || r.s.vnodes.listed(p); i++ {
+		name = fmt.Sprint(i)
+		p = r.doc.Settled.PartitionOf(keyOf(name))
+	}
+	ask := func() any {
+		probe := actortest.NewProbe(r.system)
+		probe.Ask(on("n1", nameReaps), &messages.ReapRequest{Partition: uint32(p), N: 3})
+		return actortest.Next[any](t, probe)
+	}
+	clear := func() bool {
+		reply, ok := ask().(*messages.ReapReply)
+		return ok && reply.GetClear() && reply.GetVersion() == r.doc.Version && reply.GetRun() != 0
+	}
+	actortest.Eventually(t, "it has nothing", clear)
+	put(t, r.engine, p, name, elsewhere(t, 9, "v"))
+	if clear() {
+		t.Error("it has an object that is not its own")
+	}
+	r.s.quarantine.refuse("n2", &peerRefusal{why: "refused", until: time.Now().Add(time.Hour)})
+	if got := ask(); code(got) != messages.CodeNotReady {
+		t.Errorf("in quarantine: %v", got)
+	}
+}
+
+// TestReapMendsTheIndex: of an object that was damaged nobody knows what its entry was, and
+// it stays when another record takes its place. Whoever asks for it has it mended.
+func TestReapMendsTheIndex(t *testing.T) {
+	t.Parallel()
+	for what, rec := range map[string]version.Record{
+		"a value": elsewhere(t, 9, "v"), "one that has expired": expiring(t), "both": version.Merge(elsewhere(t, 9, "v"), expiring(t)),
+	} {
+		disk := diskOf(t)
+		r := start(t, setup{engine: keep{disk}, change: paced(quietPace)})
+		write := func(rec version.Record) {
+			r.probe.Ask(r.pid(), replicateOf(0, "k", rec, true))
+			actortest.Next[*messages.ReplicateReply](t, r.probe)
+		}
+		write(deleted(t, "v"))
+		r.damage(object(0, "k"))
+		write(rec)
+		if reply := r.asksToReap(reapKeyOf("k", deleted(t, "v").CausalHash(), 0)); len(reply.GetHeld()) != 0 {
+			t.Errorf("%s: held %v", what, reply)
+		}
+		indexed(t, disk)
+		if got, want := r.root(), treeOf(t, disk).Root().Hash; got != want {
+			t.Errorf("%s: root %x, of the store it is %x", what, got, want)
+		}
+	}
+}
+
+// expiring is a value that ends.
+func expiring(t testing.TB) version.Record {
+	t.Helper()
+	result, err := vnode.Open([16]byte{97}, 1, 100, true, 0).Coordinate(vnode.Stored{}, vnode.Put{Value: []byte("v"), Now: 1, TTL: 5})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return result.Stored.Record
 }
