@@ -269,14 +269,20 @@ func indexed(t testing.TB, e storage.Engine) {
 func TestReap(t *testing.T) {
 	t.Parallel()
 	const keys = 2*reap.MaxKeys + 100
-	x := startTrio(t, nil)
+	x := startTrio(t, func(_ dynamo.NodeID, c *Config) { c.MessageLife = 10 * testLife })
+	x.opinions.set(x.third, true) // until all is there
 	for _, node := range []dynamo.NodeID{x.first, x.second} {
 		x.have(node, "stays", elsewhere(t, 9, "v"), "")
 		x.have(node, "stays too", version.Merge(deleted(t, "v"), elsewhere(t, 9, "v")), "")
+		p := actortest.NewProbe(x.node(node).system)
 		for i := range keys {
-			x.have(node, fmt.Sprint("k", i), deleted(t, "v"), "")
+			m := replicateOf(0, fmt.Sprint("k", i), deleted(t, "v"), true)
+			m.N = 2
+			p.Ask(x.node(node).pid(), m)
 		}
+		actortest.Eventually(t, "all is there", func() bool { return actortest.Count[*messages.ReplicateReply](p) == keys })
 	}
+	x.opinions.set(x.third, false)
 	actortest.Eventually(t, "several run at once", func() bool { return x.state(x.first).GetRunning() >= 3 })
 	for _, node := range []dynamo.NodeID{x.first, x.second} {
 		actortest.Eventually(t, "all are gone", func() bool { return x.node(node).node.Counters().Reaped.Load() == keys })
@@ -360,7 +366,9 @@ func TestReapIsPutOff(t *testing.T) {
 			}
 		}, "copies of the partition apart"},
 		"a transfer runs": {func(x *trio) {
-			x.node(x.third).s.moving.Store(&map[dynamo.Partition]bool{0: true})
+			moving := &x.node(x.third).s.moving
+			actortest.Eventually(t, "all actors run", func() bool { return moving.Load() != nil })
+			moving.Store(&map[dynamo.Partition]bool{0: true})
 		}, func(x *trio) {
 			x.node(x.third).s.moving.Store(&map[dynamo.Partition]bool{1: true})
 		}, "or moves it"},

@@ -209,6 +209,6 @@ func (v *vnodeActor) reapDrop(m *messages.ReapDropRequest, sender *actor.PID) {
 		w.drop(object)
 		reply.Dropped++
 	}
-	v.s.Counters.Reaped.Add(uint64(reply.Dropped))
+	w.after = append(w.after, func() { v.s.Counters.Reaped.Add(uint64(reply.Dropped)) })
 	w.acknowledge(answer{sender, reply}, true)
 }

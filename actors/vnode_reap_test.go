@@ -42,6 +42,7 @@ func (r *rig) drops(keys ...*messages.ReapKey) int {
 func TestVnodeReapsOnlyWhatIsNamed(t *testing.T) {
 	disk := diskOf(t)
 	r := start(t, setup{engine: keep{disk}, change: paced(quietPace)})
+	actortest.Eventually(t, "all actors run", func() bool { return r.asksToReap().GetClear() })
 	run := 0
 	rapid.Check(t, func(t *rapid.T) {
 		run++
