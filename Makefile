@@ -69,7 +69,7 @@ grow: ## from three nodes to five and back under load with GROW=1000000 keys
 heal: ## what healing costs: a lost disk under load, with the controller and without; exchanges by keys and difference
 	DYNACTOR_LOST_KEYS=300000 $(GO) test -count=1 -timeout 60m -v -run TestLostDisk ./test/blackbox
 	for keys in 10000 100000 1000000; do DYNACTOR_AAE_KEYS=$$keys $(GO) test -count=1 -timeout 60m -v -run TestExchangeCost ./test/blackbox || exit; done
-	$(GO) test -run '^$$' -bench TreeUpkeep -benchtime 10x ./actors
+	$(GO) test -run '^$$' -bench TreeUpkeep -benchtime 60x ./actors
 
 .PHONY: import-million
 import-million: build ## import and export a million records, state the nodes' peak memory
