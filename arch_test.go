@@ -60,7 +60,7 @@ var imports = map[string]rule{
 		libraries: []string{"github.com/cockroachdb/pebble", "github.com/cockroachdb/errors", "golang.org/x/sys"},
 	},
 	"storage/storagetest": {ours: []string{"storage"}, libraries: []string{"pgregory.net/rapid"}},
-	"actors/rt":           {libraries: []string{"github.com/asynkron/protoactor-go"}},
+	"actors/rt":           {libraries: []string{"github.com/asynkron/protoactor-go", "golang.org/x/sys"}},
 	"actors/link": {
 		ours:      []string{"messages", "actors/rt"},
 		libraries: []string{"github.com/asynkron/protoactor-go", "google.golang.org/protobuf"},

@@ -6,6 +6,7 @@
 //     and never loses a message without saying so.
 //   - [Inline], [NewWorkers]: where handlers and blocking work run.
 //   - [NewWheel]: one goroutine that sends every timer's message.
+//   - [Clock]: a clock that nothing stops.
 //   - [NewSystem]: an actor system that is quiet and whose answers cannot
 //     reach a stranger after a restart.
 //   - [StopOnFailure], [RestartWithLimit], [RestartWithBackoff]: what a crash
