@@ -13,7 +13,7 @@ import (
 
 // TestJudge: what every code means for the next attempt, and for the error.
 func TestJudge(t *testing.T) {
-	for code := messages.CodeInternal; code <= messages.CodeConflict+1; code++ {
+	for code := messages.CodeInternal; code <= messages.CodeTooOld+1; code++ {
 		kind := fromFailure("n1", messages.Fail(code, "text")).Kind
 		get, put := judge(code, false), judge(code, true)
 		if get == sameAgain {

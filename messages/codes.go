@@ -45,6 +45,9 @@ const (
 	// CodeConflict: the cluster has changed since what was asked for was planned;
 	// nothing was changed.
 	CodeConflict uint32 = 18
+	// CodeTooOld: a record in the message was read from its store so long ago that it
+	// must not be merged any more. Nothing was; read it again.
+	CodeTooOld uint32 = 19
 )
 
 var codeNames = map[uint32]string{
@@ -53,7 +56,7 @@ var codeNames = map[uint32]string{
 	CodeUnknown: "outcome unknown", CodeOverloaded: "overloaded", CodeUnsupported: "unsupported",
 	CodeUnreachable: "unreachable", CodeExpired: "expired", CodeStorage: "storage failed", CodeStale: "stale ring",
 	CodeNotReady: "not ready", CodeRefused: "refused",
-	CodeForgotten: "no longer remembered", CodeConflict: "conflict",
+	CodeForgotten: "no longer remembered", CodeConflict: "conflict", CodeTooOld: "read too long ago",
 }
 
 // CodeName is the code's word in errors and logs.

@@ -196,7 +196,7 @@ func sorted(s string) string {
 
 func TestCodes(t *testing.T) {
 	names := map[string]bool{}
-	for c := CodeInternal; c <= CodeConflict; c++ {
+	for c := CodeInternal; c <= CodeTooOld; c++ {
 		name := CodeName(c)
 		if strings.HasPrefix(name, "code ") || names[name] {
 			t.Errorf("code %d is named %q", c, name)

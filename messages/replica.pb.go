@@ -5,6 +5,10 @@
 // source: messages/replica.proto
 
 // What request actors ask of vnodes on other nodes.
+//
+// A message with records says in read_ms when the first of them was read from a store, at
+// the earliest: on the clock of the node where the message is, in milliseconds; the link
+// translates it. What was read too long ago is refused. 0 is no date, and refused.
 
 package messages
 
@@ -124,7 +128,8 @@ type ReadReply struct {
 	Record []byte `protobuf:"bytes,1,opt,name=record,proto3" json:"record,omitempty"`
 	// False while the vnode is being filled, and when its copy of the key is
 	// damaged: its "none" then proves nothing.
-	Authoritative bool `protobuf:"varint,2,opt,name=authoritative,proto3" json:"authoritative,omitempty"`
+	Authoritative bool  `protobuf:"varint,2,opt,name=authoritative,proto3" json:"authoritative,omitempty"`
+	ReadMs        int64 `protobuf:"varint,3,opt,name=read_ms,json=readMs,proto3" json:"read_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -173,6 +178,13 @@ func (x *ReadReply) GetAuthoritative() bool {
 	return false
 }
 
+func (x *ReadReply) GetReadMs() int64 {
+	if x != nil {
+		return x.ReadMs
+	}
+	return 0
+}
+
 // ReplicateRequest hands a vnode the coordinator's whole merged record.
 type ReplicateRequest struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
@@ -185,11 +197,11 @@ type ReplicateRequest struct {
 	Plan      uint64 `protobuf:"varint,6,opt,name=plan,proto3" json:"plan,omitempty"`
 	TimeoutMs uint32 `protobuf:"varint,7,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
 	N         uint32 `protobuf:"varint,8,opt,name=n,proto3" json:"n,omitempty"`
-	// Time since the storage read that the record was made from.
-	AgeMs uint32 `protobuf:"varint,9,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"`
 	// The primary that the receiver stands in for: it keeps the record as a hint.
 	// Empty when the receiver is a primary itself.
-	HintFor       string `protobuf:"bytes,10,opt,name=hint_for,json=hintFor,proto3" json:"hint_for,omitempty"`
+	HintFor string `protobuf:"bytes,10,opt,name=hint_for,json=hintFor,proto3" json:"hint_for,omitempty"`
+	// Of a write that the coordinator has just made: when it made it.
+	ReadMs        int64 `protobuf:"varint,11,opt,name=read_ms,json=readMs,proto3" json:"read_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -280,18 +292,18 @@ func (x *ReplicateRequest) GetN() uint32 {
 	return 0
 }
 
-func (x *ReplicateRequest) GetAgeMs() uint32 {
-	if x != nil {
-		return x.AgeMs
-	}
-	return 0
-}
-
 func (x *ReplicateRequest) GetHintFor() string {
 	if x != nil {
 		return x.HintFor
 	}
 	return ""
+}
+
+func (x *ReplicateRequest) GetReadMs() int64 {
+	if x != nil {
+		return x.ReadMs
+	}
+	return 0
 }
 
 // ReplicateReply: the vnode holds the record, or one that covers it, as durably
@@ -342,6 +354,7 @@ type HandoffRequest struct {
 	N             uint32           `protobuf:"varint,3,opt,name=n,proto3" json:"n,omitempty"`
 	Records       []*HandoffRecord `protobuf:"bytes,4,rep,name=records,proto3" json:"records,omitempty"`
 	TimeoutMs     uint32           `protobuf:"varint,5,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	ReadMs        int64            `protobuf:"varint,6,opt,name=read_ms,json=readMs,proto3" json:"read_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -407,6 +420,13 @@ func (x *HandoffRequest) GetRecords() []*HandoffRecord {
 func (x *HandoffRequest) GetTimeoutMs() uint32 {
 	if x != nil {
 		return x.TimeoutMs
+	}
+	return 0
+}
+
+func (x *HandoffRequest) GetReadMs() int64 {
+	if x != nil {
+		return x.ReadMs
 	}
 	return 0
 }
@@ -697,6 +717,7 @@ type FillReply struct {
 	Damaged uint32 `protobuf:"varint,6,opt,name=damaged,proto3" json:"damaged,omitempty"`
 	// How many of the wanted keys, from the first on, the answer is about.
 	Handled       uint32 `protobuf:"varint,7,opt,name=handled,proto3" json:"handled,omitempty"`
+	ReadMs        int64  `protobuf:"varint,8,opt,name=read_ms,json=readMs,proto3" json:"read_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -776,6 +797,13 @@ func (x *FillReply) GetDamaged() uint32 {
 func (x *FillReply) GetHandled() uint32 {
 	if x != nil {
 		return x.Handled
+	}
+	return 0
+}
+
+func (x *FillReply) GetReadMs() int64 {
+	if x != nil {
+		return x.ReadMs
 	}
 	return 0
 }
@@ -963,8 +991,10 @@ type ExchangeRequest struct {
 	//	*ExchangeRequest_Pull
 	//	*ExchangeRequest_Push
 	//	*ExchangeRequest_Recheck
-	Question      isExchangeRequest_Question `protobuf_oneof:"question"`
-	TimeoutMs     uint32                     `protobuf:"varint,13,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	Question  isExchangeRequest_Question `protobuf_oneof:"question"`
+	TimeoutMs uint32                     `protobuf:"varint,13,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	// Of the records that are pushed.
+	ReadMs        int64 `protobuf:"varint,14,opt,name=read_ms,json=readMs,proto3" json:"read_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1105,6 +1135,13 @@ func (x *ExchangeRequest) GetRecheck() *TreeLeaves {
 func (x *ExchangeRequest) GetTimeoutMs() uint32 {
 	if x != nil {
 		return x.TimeoutMs
+	}
+	return 0
+}
+
+func (x *ExchangeRequest) GetReadMs() int64 {
+	if x != nil {
+		return x.ReadMs
 	}
 	return 0
 }
@@ -1491,8 +1528,10 @@ type ExchangeReply struct {
 	Page *RecordPage `protobuf:"bytes,9,opt,name=page,proto3" json:"page,omitempty"`
 	// How many of the records sent are merged; how many could not be, or not be read, or
 	// how many leaves could not be listed to their end.
-	Merged        uint32 `protobuf:"varint,10,opt,name=merged,proto3" json:"merged,omitempty"`
-	Damaged       uint32 `protobuf:"varint,11,opt,name=damaged,proto3" json:"damaged,omitempty"`
+	Merged  uint32 `protobuf:"varint,10,opt,name=merged,proto3" json:"merged,omitempty"`
+	Damaged uint32 `protobuf:"varint,11,opt,name=damaged,proto3" json:"damaged,omitempty"`
+	// Of the records in the page.
+	ReadMs        int64 `protobuf:"varint,12,opt,name=read_ms,json=readMs,proto3" json:"read_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1600,6 +1639,13 @@ func (x *ExchangeReply) GetMerged() uint32 {
 func (x *ExchangeReply) GetDamaged() uint32 {
 	if x != nil {
 		return x.Damaged
+	}
+	return 0
+}
+
+func (x *ExchangeReply) GetReadMs() int64 {
+	if x != nil {
+		return x.ReadMs
 	}
 	return 0
 }
@@ -2049,10 +2095,11 @@ const file_messages_replica_proto_rawDesc = "" +
 	"\x04plan\x18\x05 \x01(\x04R\x04plan\x12\x1d\n" +
 	"\n" +
 	"timeout_ms\x18\x06 \x01(\rR\ttimeoutMs\x12\f\n" +
-	"\x01n\x18\a \x01(\rR\x01n\"I\n" +
+	"\x01n\x18\a \x01(\rR\x01n\"b\n" +
 	"\tReadReply\x12\x16\n" +
 	"\x06record\x18\x01 \x01(\fR\x06record\x12$\n" +
-	"\rauthoritative\x18\x02 \x01(\bR\rauthoritative\"\xf9\x01\n" +
+	"\rauthoritative\x18\x02 \x01(\bR\rauthoritative\x12\x17\n" +
+	"\aread_ms\x18\x03 \x01(\x03R\x06readMs\"\x81\x02\n" +
 	"\x10ReplicateRequest\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\rR\tpartition\x12\x16\n" +
 	"\x06bucket\x18\x02 \x01(\fR\x06bucket\x12\x10\n" +
@@ -2062,18 +2109,20 @@ const file_messages_replica_proto_rawDesc = "" +
 	"\x04plan\x18\x06 \x01(\x04R\x04plan\x12\x1d\n" +
 	"\n" +
 	"timeout_ms\x18\a \x01(\rR\ttimeoutMs\x12\f\n" +
-	"\x01n\x18\b \x01(\rR\x01n\x12\x15\n" +
-	"\x06age_ms\x18\t \x01(\rR\x05ageMs\x12\x19\n" +
+	"\x01n\x18\b \x01(\rR\x01n\x12\x19\n" +
 	"\bhint_for\x18\n" +
-	" \x01(\tR\ahintFor\"\x10\n" +
-	"\x0eReplicateReply\"\xad\x01\n" +
+	" \x01(\tR\ahintFor\x12\x17\n" +
+	"\aread_ms\x18\v \x01(\x03R\x06readMsJ\x04\b\t\x10\n" +
+	"\"\x10\n" +
+	"\x0eReplicateReply\"\xc6\x01\n" +
 	"\x0eHandoffRequest\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\rR\tpartition\x12\x14\n" +
 	"\x05batch\x18\x02 \x01(\x04R\x05batch\x12\f\n" +
 	"\x01n\x18\x03 \x01(\rR\x01n\x12:\n" +
 	"\arecords\x18\x04 \x03(\v2 .dynactor.messages.HandoffRecordR\arecords\x12\x1d\n" +
 	"\n" +
-	"timeout_ms\x18\x05 \x01(\rR\ttimeoutMs\"Q\n" +
+	"timeout_ms\x18\x05 \x01(\rR\ttimeoutMs\x12\x17\n" +
+	"\aread_ms\x18\x06 \x01(\x03R\x06readMs\"Q\n" +
 	"\rHandoffRecord\x12\x16\n" +
 	"\x06bucket\x18\x01 \x01(\fR\x06bucket\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12\x16\n" +
@@ -2093,7 +2142,7 @@ const file_messages_replica_proto_rawDesc = "" +
 	"timeout_ms\x18\t \x01(\rR\ttimeoutMs\"3\n" +
 	"\aFillKey\x12\x16\n" +
 	"\x06bucket\x18\x01 \x01(\fR\x06bucket\x12\x10\n" +
-	"\x03key\x18\x02 \x01(\fR\x03key\"\xf6\x01\n" +
+	"\x03key\x18\x02 \x01(\fR\x03key\"\x8f\x02\n" +
 	"\tFillReply\x12\x14\n" +
 	"\x05batch\x18\x01 \x01(\x04R\x05batch\x12:\n" +
 	"\arecords\x18\x02 \x03(\v2 .dynactor.messages.HandoffRecordR\arecords\x127\n" +
@@ -2101,7 +2150,8 @@ const file_messages_replica_proto_rawDesc = "" +
 	"\x06cursor\x18\x04 \x01(\fR\x06cursor\x12\x12\n" +
 	"\x04more\x18\x05 \x01(\bR\x04more\x12\x18\n" +
 	"\adamaged\x18\x06 \x01(\rR\adamaged\x12\x18\n" +
-	"\ahandled\x18\a \x01(\rR\ahandled\"J\n" +
+	"\ahandled\x18\a \x01(\rR\ahandled\x12\x17\n" +
+	"\aread_ms\x18\b \x01(\x03R\x06readMs\"J\n" +
 	"\n" +
 	"FillDigest\x12\x16\n" +
 	"\x06bucket\x18\x01 \x01(\fR\x06bucket\x12\x10\n" +
@@ -2113,7 +2163,7 @@ const file_messages_replica_proto_rawDesc = "" +
 	"timeout_ms\x18\x02 \x01(\rR\ttimeoutMs\"$\n" +
 	"\n" +
 	"ProbeReply\x12\x16\n" +
-	"\x06number\x18\x01 \x01(\x04R\x06number\"\x92\x04\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\"\xab\x04\n" +
 	"\x0fExchangeRequest\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\rR\tpartition\x12\f\n" +
 	"\x01n\x18\x02 \x01(\rR\x01n\x12\x12\n" +
@@ -2129,7 +2179,8 @@ const file_messages_replica_proto_rawDesc = "" +
 	"\x04push\x18\v \x01(\v2\x1d.dynactor.messages.RecordPageH\x00R\x04push\x129\n" +
 	"\arecheck\x18\f \x01(\v2\x1d.dynactor.messages.TreeLeavesH\x00R\arecheck\x12\x1d\n" +
 	"\n" +
-	"timeout_ms\x18\r \x01(\rR\ttimeoutMsB\n" +
+	"timeout_ms\x18\r \x01(\rR\ttimeoutMs\x12\x17\n" +
+	"\aread_ms\x18\x0e \x01(\x03R\x06readMsB\n" +
 	"\n" +
 	"\bquestion\"2\n" +
 	"\bTreeRoot\x12\x12\n" +
@@ -2154,7 +2205,7 @@ const file_messages_replica_proto_rawDesc = "" +
 	"\n" +
 	"RecordPage\x12:\n" +
 	"\arecords\x18\x01 \x03(\v2 .dynactor.messages.HandoffRecordR\arecords\x12\x18\n" +
-	"\ahandled\x18\x02 \x01(\rR\ahandled\"\xcd\x02\n" +
+	"\ahandled\x18\x02 \x01(\rR\ahandled\"\xe6\x02\n" +
 	"\rExchangeReply\x12\x14\n" +
 	"\x05batch\x18\x01 \x01(\x04R\x05batch\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\fR\vincarnation\x12\x14\n" +
@@ -2167,7 +2218,8 @@ const file_messages_replica_proto_rawDesc = "" +
 	"\x04page\x18\t \x01(\v2\x1d.dynactor.messages.RecordPageR\x04page\x12\x16\n" +
 	"\x06merged\x18\n" +
 	" \x01(\rR\x06merged\x12\x18\n" +
-	"\adamaged\x18\v \x01(\rR\adamaged\"\x1e\n" +
+	"\adamaged\x18\v \x01(\rR\adamaged\x12\x17\n" +
+	"\aread_ms\x18\f \x01(\x03R\x06readMs\"\x1e\n" +
 	"\bLeafList\x12\x12\n" +
 	"\x04hash\x18\x01 \x03(\x06R\x04hash\"\x9e\x01\n" +
 	"\vReapRequest\x12\x1c\n" +
