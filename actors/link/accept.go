@@ -128,6 +128,7 @@ func (l *Links) meet(c net.Conn) {
 		l.close(c)
 	case hello.Lane == laneProbe:
 		own := l.own(laneProbe, 0, hello.NodeID)
+		own.Echo = hello.Stamp
 		if err := w.write(appendHello(nil, kindWelcome, &own), l.config.HelloTimeout); err != nil {
 			l.logger.Debug("answering a probe failed", "peer", hello.NodeID, "error", err)
 		}

@@ -78,6 +78,8 @@ type Config struct {
 	// among them that have not said hello yet.
 	MaxConnections, MaxUnauthenticated int
 
+	// Clock is what records in messages are dated by, on this node; nil is rt.Clock.
+	Clock func() time.Duration
 	// Dial connects to an address; nil is TCP.
 	Dial func(ctx context.Context, address string) (net.Conn, error)
 	// Observer is told of what happens.

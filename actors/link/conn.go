@@ -43,9 +43,11 @@ type conn struct {
 	once  sync.Once
 	work  sync.WaitGroup
 
-	// The reader's: interned actor ids, and PIDs of vnodes that answer.
+	// The reader's: interned actor ids, PIDs of vnodes that answer, and what is known of
+	// the peer's clock.
 	targets map[string]string
 	senders map[string]*actor.PID
+	bound   bound
 }
 
 // newConn makes a connection whose description is still to be filled in.
@@ -119,9 +121,9 @@ func (c *conn) write(buf []byte) error {
 			// Many senders at once must not keep heartbeats from going out.
 			select {
 			case <-ticker.C:
-				buf = appendStamp(buf, kindPing, uint64(c.links.now()))
+				buf = appendPing(buf, c.links.clock())
 			case stamp := <-c.pongs:
-				buf = appendStamp(buf, kindPong, stamp)
+				buf = appendPong(buf, stamp, c.links.clock())
 			case <-c.done:
 				return nil
 			default:
@@ -135,9 +137,9 @@ func (c *conn) write(buf []byte) error {
 		case <-c.queue.wake:
 		case <-ticker.C:
 			c.checkCluster()
-			buf = appendStamp(buf, kindPing, uint64(c.links.now()))
+			buf = appendPing(buf, c.links.clock())
 		case stamp := <-c.pongs:
-			buf = appendStamp(buf, kindPong, stamp)
+			buf = appendPong(buf, stamp, c.links.clock())
 		case <-c.done:
 			return nil
 		}
@@ -275,7 +277,7 @@ func (c *conn) frame(kind byte, body []byte) error {
 		}
 	case kindPong:
 		d := decoder{rest: body}
-		c.heard(time.Duration(c.links.now() - int64(d.uint64())))
+		c.heard(d.uint64(), d.uint64())
 	case kindRefusal:
 		r, err := parseRefusal(body)
 		if err != nil {
@@ -289,11 +291,18 @@ func (c *conn) frame(kind byte, body []byte) error {
 	return nil
 }
 
-// heard takes a round trip. It is smoothed over eight heartbeats.
-func (c *conn) heard(rtt time.Duration) {
-	if rtt < 0 || c.lane != LaneRequest {
-		return // not a stamp of ours, or one that waited behind bulk
+// heard takes the answer to a stamp, and the round trip. That is smoothed over eight
+// heartbeats.
+func (c *conn) heard(stamp, clock uint64) {
+	b := c.links.answers(stamp, clock)
+	if b == (bound{}) {
+		return // not a stamp of ours
 	}
+	c.bound = b
+	if c.lane != LaneRequest {
+		return // it may have waited behind bulk
+	}
+	rtt := c.links.clock() - b.own
 	smooth := c.outlet.rtt.Load()
 	if smooth == 0 {
 		smooth = int64(rtt)

@@ -49,6 +49,14 @@
 // So two simultaneous attempts end as one connection without a second round,
 // and a leftover attempt cannot tear down the connection that won.
 //
+// # Dates
+//
+// A record in a message is dated by the clock of the process where the message is. The
+// link translates the date, always to a moment that is not later than the one meant
+// (dates.go), by the clock that the peer adds to each answer of a heartbeat. Either end
+// knows it before the first message: a welcome answers the stamp in the hello, and the
+// dialler's first frame the one in the welcome.
+//
 // # Frames
 //
 // Four bytes length of the body, four bytes CRC32C of the body, body: one byte

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"time"
 
 	"github.com/dynactor/dynactor/messages"
 )
@@ -16,7 +17,7 @@ const (
 	kindWelcome   = 2 // the acceptor's answer: its own hello
 	kindRefusal   = 3 // instead of a welcome, or as the last frame of a link
 	kindPing      = 4 // 8 bytes that the other end sends back
-	kindPong      = 5
+	kindPong      = 5 // those, and 8 bytes of the answerer's clock
 	kindEnvelopes = 6
 )
 
@@ -49,10 +50,17 @@ func endFrame(dst []byte, start int) []byte {
 	return dst
 }
 
-// appendStamp appends a ping or pong frame.
-func appendStamp(dst []byte, kind byte, stamp uint64) []byte {
-	dst, start := beginFrame(dst, kind)
-	return endFrame(binary.BigEndian.AppendUint64(dst, stamp), start)
+// appendPing appends a ping frame.
+func appendPing(dst []byte, stamp time.Duration) []byte {
+	dst, start := beginFrame(dst, kindPing)
+	return endFrame(binary.BigEndian.AppendUint64(dst, uint64(stamp)), start)
+}
+
+// appendPong appends the answer to a stamp.
+func appendPong(dst []byte, stamp uint64, clock time.Duration) []byte {
+	dst, start := beginFrame(dst, kindPong)
+	dst = binary.BigEndian.AppendUint64(dst, stamp)
+	return endFrame(binary.BigEndian.AppendUint64(dst, uint64(clock)), start)
 }
 
 // readFrame reads one frame of at most max bytes of body. It returns kind and

@@ -123,7 +123,7 @@ func FuzzFrame(f *testing.F) {
 	it := &item{number: 10, request: true, target: &actor.PID{Id: "vnode/1"}, sender: &actor.PID{Id: "get/1"}, payload: []byte("x")}
 	frame, start := beginFrame(nil, kindEnvelopes)
 	f.Add(endFrame(appendEnvelope(frame, it, 500), start))
-	f.Add(appendStamp(nil, kindPing, 7))
+	f.Add(appendPing(nil, 7))
 	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 6})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		_, _, buf, err := readFrame(reader(b), 1<<20, nil)

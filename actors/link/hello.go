@@ -8,11 +8,12 @@ import (
 	"github.com/dynactor/dynactor/messages"
 )
 
-// Protocol versions that this program speaks. Version 1 is this file and
+// Protocol versions that this program speaks. Version 2 is this file and
 // frame.go; a change that an older program would misread needs a new one.
+// Version 1 had no dates: its records cannot be told from ones that are too old.
 const (
-	minVersion = 1
-	maxVersion = 1
+	minVersion = 2
+	maxVersion = 2
 )
 
 // magic begins every hello, so that a stranger's bytes are told from a newer
@@ -51,6 +52,9 @@ type Hello struct {
 	// Process is a random number that each process has its own of: copies of one
 	// store start under the same numbers.
 	Process uint64
+	// Stamp is the end's clock when it said this. A welcome repeats the hello's stamp as
+	// Echo; the dialler answers the welcome's by its first frame.
+	Stamp, Echo uint64
 }
 
 // appendHello appends a hello or welcome frame.
@@ -69,6 +73,8 @@ func appendHello(dst []byte, kind byte, h *Hello) []byte {
 	dst = appendString(dst, h.Advertise)
 	dst = appendString(dst, string(h.Store))
 	dst = binary.BigEndian.AppendUint64(dst, h.Process)
+	dst = binary.BigEndian.AppendUint64(dst, h.Stamp)
+	dst = binary.BigEndian.AppendUint64(dst, h.Echo)
 	return endFrame(dst, start)
 }
 
@@ -94,6 +100,9 @@ func parseHello(b []byte) (Hello, error) {
 	h.Advertise = string(d.bytes(MaxText))
 	h.Store = bytes.Clone(d.bytes(MaxClusterID))
 	h.Process = d.uint64()
+	if len(d.rest) > 0 { // version 1, which is to be refused for that, ends here
+		h.Stamp, h.Echo = d.uint64(), d.uint64()
+	}
 	if d.bad {
 		return Hello{}, fmt.Errorf("%w: %d bytes are not its fields", ErrHello, len(b))
 	}

@@ -81,7 +81,7 @@ func drawHello(t *rapid.T) Hello {
 		Start: rapid.Uint64().Draw(t, "start"), Sequence: rapid.Uint64().Draw(t, "sequence"),
 		Cluster: text(MaxText, "cluster"), ClusterID: []byte(text(MaxClusterID, "cluster id")),
 		NodeID: text(MaxNodeID, "id"), Target: text(MaxNodeID, "target"), Advertise: text(MaxText, "advertise"), Store: []byte(text(MaxClusterID, "store")),
-		Process: rapid.Uint64().Draw(t, "process"),
+		Process: rapid.Uint64().Draw(t, "process"), Stamp: rapid.Uint64().Draw(t, "stamp"), Echo: rapid.Uint64().Draw(t, "echo"),
 	}
 }
 
@@ -97,6 +97,10 @@ func TestHelloRoundTrip(t *testing.T) {
 		got, err := parseHello(append(bytes.Clone(body), "more"...))
 		if err != nil {
 			t.Fatal(err)
+		}
+		// Version 1 said no stamps.
+		if old, err := parseHello(body[:len(body)-16]); err != nil || old.Process != h.Process || old.Stamp != 0 {
+			t.Fatalf("without stamps: %+v, %v", old, err)
 		}
 		if len(h.ClusterID) == 0 {
 			h.ClusterID, got.ClusterID = nil, nil

@@ -85,6 +85,9 @@ func New(system *actor.ActorSystem, config Config) (*Links, error) {
 	if l.logger == nil {
 		l.logger = slog.New(slog.DiscardHandler)
 	}
+	if l.config.Clock == nil {
+		l.config.Clock = rt.Clock
+	}
 	if l.config.Dial == nil {
 		dialer := &net.Dialer{}
 		l.config.Dial = func(ctx context.Context, address string) (net.Conn, error) {
@@ -97,6 +100,9 @@ func New(system *actor.ActorSystem, config Config) (*Links, error) {
 
 // now is the links' clock in nanoseconds.
 func (l *Links) now() int64 { return int64(time.Since(l.base)) }
+
+// clock is the clock of dates, and of the stamps that translate them.
+func (l *Links) clock() time.Duration { return l.config.Clock() }
 
 // Start spawns the link actors and accepts connections. It may be called once.
 func (l *Links) Start() error {

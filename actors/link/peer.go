@@ -233,9 +233,11 @@ func (p *peer) perform(l *lane, fx effect, a *arrival) {
 	case fxAbandon:
 		l.cancel()
 	case fxAdopt:
-		p.up(l, fx.conn, a, nil)
+		// Before all else the acceptor learns what it needs to translate dates.
+		p.up(l, fx.conn, a, appendPong(nil, a.hello.Stamp, p.links.clock()))
 	case fxAccept:
 		own := p.links.own(uint8(l.index), fx.sequence, p.outlet.id)
+		own.Echo = a.hello.Stamp
 		a.own = own
 		p.up(l, fx.conn, a, appendHello(nil, kindWelcome, &own))
 	case fxRefuse:
@@ -274,8 +276,8 @@ func (p *peer) greet(l *lane, fx effect, w *wire) {
 	})
 }
 
-// up makes the arrived connection the lane's.
-func (p *peer) up(l *lane, number uint64, a *arrival, welcome []byte) {
+// up makes the arrived connection the lane's, on which first is written first.
+func (p *peer) up(l *lane, number uint64, a *arrival, first []byte) {
 	if l.timer != nil {
 		l.timer.Stop()
 	}
@@ -293,7 +295,10 @@ func (p *peer) up(l *lane, number uint64, a *arrival, welcome []byte) {
 		p.links.logger.Debug("clearing a deadline failed", "peer", p.outlet.id, "error", err)
 	}
 	p.outlet.lanes[l.index].Store(q)
-	c.start(welcome)
+	if a.hello.Echo == a.own.Stamp { // it is a welcome
+		c.bound = p.links.answers(a.hello.Echo, a.hello.Stamp)
+	}
+	c.start(first)
 	if l.index == LaneRequest {
 		p.requestsUp(c)
 	}

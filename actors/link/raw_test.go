@@ -99,7 +99,7 @@ func (r *raw) envelope() envelope {
 			}
 			return e
 		case kindPing:
-			r.write(append(appendStamp(nil, kindPong, 0), appendStamp(nil, kindPing, 0)...))
+			r.write(append(appendPong(nil, 0, 0), appendPing(nil, 0)...))
 		}
 	}
 }

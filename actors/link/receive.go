@@ -46,6 +46,9 @@ func (c *conn) deliver(e *envelope) {
 			timed.SetTimeoutMs(e.ttl)
 		}
 	}
+	if dated, ok := message.(messages.Dated); ok {
+		dated.SetReadMs(c.bound.date(dated.GetReadMs()))
+	}
 	process.SendUserMessage(c.pid(process, target, e), &actor.MessageEnvelope{Message: message, Sender: c.sender(e)})
 }
 

@@ -91,7 +91,7 @@ func (l *Links) own(lane uint8, sequence uint64, target string) Hello {
 		Role: l.config.Role, Lane: lane, Start: l.config.Start, Sequence: sequence,
 		Cluster: l.config.ClusterName, ClusterID: l.config.clusterID(),
 		NodeID: l.config.NodeID, Target: target, Advertise: l.config.Advertise, Store: l.config.Store,
-		Process: l.process,
+		Process: l.process, Stamp: uint64(l.clock()),
 	}
 }
 
