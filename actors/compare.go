@@ -28,6 +28,7 @@ type mergePage struct {
 	bits    uint8
 	batch   uint64
 	records []*messages.HandoffRecord
+	read    int64 // dates them
 }
 
 type pageMerged struct {
@@ -63,6 +64,7 @@ func (v *vnodeActor) compare(m *messages.ExchangeRequest, e rt.Envelope) {
 	case messages.Leaves:
 		v.onStore(e, reply, func(s *Services) error { return s.listReply(reply, partition, n, q) })
 	case aae.Pull:
+		reply.ReadMs = v.began
 		v.onStore(e, reply, func(s *Services) (err error) {
 			var damaged int
 			reply.Page, damaged, err = s.find(partition, n, q)
@@ -70,7 +72,7 @@ func (v *vnodeActor) compare(m *messages.ExchangeRequest, e rt.Envelope) {
 			return err
 		})
 	case messages.Push:
-		v.takePush(reply, q, e.Sender)
+		v.takePush(reply, q, m.GetReadMs(), e.Sender)
 	case messages.Recheck:
 		for _, p := range q.Leaves {
 			v.tree(n).Doubt(p)
@@ -146,8 +148,8 @@ func (v *vnodeActor) meet(reply *messages.ExchangeReply, n int, q messages.Root,
 }
 
 // takePush merges what another replica has.
-func (v *vnodeActor) takePush(reply *messages.ExchangeReply, q messages.Push, sender *actor.PID) {
-	if !v.writable(sender) {
+func (v *vnodeActor) takePush(reply *messages.ExchangeReply, q messages.Push, read int64, sender *actor.PID) {
+	if !v.writable(sender) || !v.inTime(read, sender) {
 		return
 	}
 	merged, damaged := v.learn(q.Records, 0)
@@ -157,7 +159,7 @@ func (v *vnodeActor) takePush(reply *messages.ExchangeReply, q messages.Push, se
 
 // mergePage takes what an exchange of this node has pulled.
 func (v *vnodeActor) mergePage(m *mergePage, sender *actor.PID) {
-	if !v.writable(sender) || !v.comparable(m.plan, m.n, nil, sender) {
+	if !v.writable(sender) || !v.comparable(m.plan, m.n, nil, sender) || !v.inTime(m.read, sender) {
 		return
 	}
 	push := messages.ToRecords(m.n, m.records)

@@ -29,8 +29,7 @@ type exchangeActor struct {
 	plan        uint64
 	incarnation []byte
 	// asking is what the machine has asked for; own and peer are the two halves of the
-	// answer, holding is the own half of a list, page what goes to be merged, records how
-	// many were looked for when they were pushed.
+	// answer, holding is the own half of a list, page what goes to be merged.
 	asking    aae.Effect
 	own, peer *messages.ExchangeReply
 	holding   *aae.Holding
@@ -49,7 +48,8 @@ type exchangeRead struct {
 	batch   uint64
 	holding *aae.Holding
 	page    *messages.RecordPage
-	damaged int // records that page should have
+	read    int64 // dates its records
+	damaged int   // records that page should have
 	err     error
 }
 
@@ -140,6 +140,7 @@ func (a *exchangeActor) run(ctx actor.Context, effects []aae.Effect) {
 			a.arm(&exchangeDue{e.Batch, a.x.State()}, transferTimeout)
 			ctx.Request(a.vnode(), &mergePage{
 				by: a, plan: a.plan, n: a.pair.N, bits: a.asking.(aae.Pull).Bits, batch: e.Batch, records: a.page.GetRecords(),
+				read: a.peer.GetReadMs(),
 			})
 		case aae.Finish:
 			a.tell(ctx, e.Outcome)
@@ -197,6 +198,7 @@ func (a *exchangeActor) ask(ctx actor.Context) {
 		q := aae.Pull(e)
 		q.Items = slices.Clone(e.Items)
 		a.readOwn(e.Batch, func(out *exchangeRead) {
+			out.read = a.s.millis()
 			out.page, out.damaged, out.err = a.s.find(a.pair.Partition, a.pair.N, q)
 		})
 	}
@@ -263,7 +265,7 @@ func (a *exchangeActor) read(ctx actor.Context, m *exchangeRead) {
 			return
 		}
 		a.askPeer(ctx, e.Batch, func(r *messages.ExchangeRequest) {
-			r.Question = &messages.ExchangeRequest_Push{Push: &messages.RecordPage{Records: m.page.GetRecords()}}
+			r.ReadMs, r.Question = m.read, &messages.ExchangeRequest_Push{Push: &messages.RecordPage{Records: m.page.GetRecords()}}
 		})
 	}
 }
@@ -298,11 +300,7 @@ func (a *exchangeActor) answered(ctx actor.Context, m *messages.ExchangeReply) {
 		a.step(ctx, listed)
 	case aae.Pull:
 		if a.peer != nil && a.x.State() == aae.Pulling { // not what is being merged
-			a.page = m.GetPage()
-			a.step(ctx, aae.Page{
-				Batch: e.Batch, Handled: int(a.page.GetHandled()), Records: len(a.page.GetRecords()), Damaged: int(m.GetDamaged()),
-				Bytes: a.took(), RecordBytes: recordBytes(a.page.GetRecords()),
-			})
+			a.pulled(ctx, e)
 		}
 	case aae.Push:
 		if a.peer != nil && a.page != nil {
@@ -312,6 +310,21 @@ func (a *exchangeActor) answered(ctx actor.Context, m *messages.ExchangeReply) {
 			})
 		}
 	}
+}
+
+// pulled takes the records that the peer was asked for.
+func (a *exchangeActor) pulled(ctx actor.Context, e aae.Pull) {
+	a.page = a.peer.GetPage()
+	if len(a.page.GetRecords()) > 0 {
+		if f := a.s.tooOld(a.peer.GetReadMs(), a.s.millis()); f != nil {
+			a.step(ctx, aae.Failed{Batch: e.Batch, Reason: fmt.Sprintf("%s: %v", a.pair.Peer, f)})
+			return
+		}
+	}
+	a.step(ctx, aae.Page{
+		Batch: e.Batch, Handled: int(a.page.GetHandled()), Records: len(a.page.GetRecords()), Damaged: int(a.peer.GetDamaged()),
+		Bytes: a.took(), RecordBytes: recordBytes(a.page.GetRecords()),
+	})
 }
 
 // met goes from the own root to the peer's, and to the own digests if the two differ.

@@ -10,10 +10,12 @@ import (
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/dynactor/dynactor/actors/actortest"
 	"github.com/dynactor/dynactor/dynamo"
 	"github.com/dynactor/dynactor/dynamo/member"
+	"github.com/dynactor/dynactor/dynamo/reap"
 	"github.com/dynactor/dynactor/dynamo/version"
 	"github.com/dynactor/dynactor/dynamo/vnode"
 	"github.com/dynactor/dynactor/messages"
@@ -29,6 +31,9 @@ type twins struct {
 	asked  atomic.Int64 // questions of exchanges from n1 to n2
 	moved  atomic.Int64 // records in them, and in the answers
 	losing atomic.Bool  // every ninth of them is refused
+	aging  atomic.Bool  // records are under way for longer than they may be
+	// records, if set, is called with messages that have some, before they arrive.
+	records func(messages.Dated)
 }
 
 func startTwins(t testing.TB, a, b storage.Engine, change func(*Config)) *twins {
@@ -49,18 +54,29 @@ func (x *twins) connect(from, to *rig) {
 	from.peers.Handle(string(to.s.Self), func(m actortest.Received) {
 		if reply, ok := m.Message.(*messages.ExchangeReply); ok {
 			x.moved.Add(int64(len(reply.GetPage().GetRecords())))
+			x.carries(reply, len(reply.GetPage().GetRecords()))
 		}
 		if question, ok := m.Message.(*messages.ExchangeRequest); ok {
 			x.moved.Add(int64(len(question.GetPush().GetRecords())))
+			x.carries(question, len(question.GetPush().GetRecords()))
 			if n := x.asked.Add(1); x.losing.Load() && n%9 == 0 {
 				from.peers.Answer(m, busy())
 				return
 			}
 		}
+		if d, ok := m.Message.(messages.Dated); ok && x.aging.Load() {
+			m.Message = dated(proto.Clone(m.Message.(proto.Message)), d.GetReadMs()-(reap.MessageLife+time.Second).Milliseconds())
+		}
 		// A PID remembers the process that it led to, which is the sender's side's here.
 		fresh := func(pid *actor.PID) *actor.PID { return actor.NewPID(pid.GetAddress(), pid.GetId()) }
 		to.system.Root.RequestWithCustomSender(fresh(m.Target), m.Message, fresh(m.Sender))
 	})
+}
+
+func (x *twins) carries(m messages.Dated, records int) {
+	if x.records != nil && records > 0 {
+		x.records(m)
+	}
 }
 
 // repair has n1 exchange with n2, and returns how that went.
@@ -328,7 +344,9 @@ func TestPushIsDurable(t *testing.T) {
 		{Bucket: bucketB, Key: []byte("k"), Record: version.Append(nil, elsewhere(t, 9, "v"))},
 		{Bucket: bucketB, Key: []byte("l"), Record: []byte("this is no record")},
 	}}
-	r.system.Root.RequestWithCustomSender(r.pid(), &messages.ExchangeRequest{N: 3, Plan: 1, Batch: 7, Question: &messages.ExchangeRequest_Push{Push: page}}, on("n2", "exchange/0/3/n1"))
+	r.system.Root.RequestWithCustomSender(r.pid(), &messages.ExchangeRequest{
+		N: 3, Plan: 1, Batch: 7, ReadMs: readNow(), Question: &messages.ExchangeRequest_Push{Push: page},
+	}, on("n2", "exchange/0/3/n1"))
 	actortest.Eventually(t, "reads see it", func() bool { return len(r.read("k").GetRecord()) > 0 })
 	if got := probe.All(); len(got) > 0 {
 		t.Errorf("answered before the disk has it: %v", got)

@@ -113,9 +113,9 @@ func (a *fillActor) run(ctx actor.Context, effects []transfer.Effect) {
 		case transfer.Compare:
 			a.compare(ctx, e.Batch)
 		case transfer.Merge:
-			a.merge(ctx, e.Batch, a.page.GetRecords())
+			a.merge(ctx, e.Batch, a.page.GetRecords(), a.page.GetReadMs())
 		case transfer.Seal:
-			a.merge(ctx, e.Batch, nil)
+			a.merge(ctx, e.Batch, nil, 0)
 		case transfer.Rest:
 			a.tell(ctx, e.Outcome)
 			ctx.Stop(ctx.Self())
@@ -171,6 +171,12 @@ func (a *fillActor) answered(ctx actor.Context, m *messages.FillReply) {
 		a.step(ctx, transfer.Failed{Node: page.Node, Batch: page.Batch, Reason: "it answers another question"})
 		return
 	}
+	if page.Records > 0 {
+		if f := a.s.tooOld(m.GetReadMs(), a.s.millis()); f != nil {
+			a.step(ctx, transfer.Failed{Node: page.Node, Batch: page.Batch, Reason: f.Error()})
+			return
+		}
+	}
 	effects := a.fill.Step(page)
 	if len(effects) == 0 {
 		return
@@ -212,10 +218,10 @@ func (a *fillActor) compared(ctx actor.Context, m *pageCompared) {
 
 // merge has this node's own vnode, the only one that writes here, merge records. Its
 // answer says that the disk has them, and all that it had accepted before.
-func (a *fillActor) merge(ctx actor.Context, batch uint64, records []*messages.HandoffRecord) {
+func (a *fillActor) merge(ctx actor.Context, batch uint64, records []*messages.HandoffRecord, read int64) {
 	a.arm(&fillDue{batch, a.fill.State()}, transferTimeout)
 	ctx.Request(on(a.s.Self, vnodeName(a.partition)), &messages.HandoffRequest{
-		Partition: uint32(a.partition), Batch: batch, N: uint32(a.asking.N), Records: records,
+		Partition: uint32(a.partition), Batch: batch, N: uint32(a.asking.N), Records: records, ReadMs: read,
 		TimeoutMs: uint32(transferTimeout.Milliseconds()),
 	})
 }

@@ -33,7 +33,7 @@ func (v *vnodeActor) fill(m *messages.FillRequest, e rt.Envelope) {
 	if !v.serves(e.Sender) {
 		return
 	}
-	s, self, partition, sender := v.s, v.self, v.partition, e.Sender
+	s, self, partition, sender, began := v.s, v.self, v.partition, e.Sender, v.began
 	req, err := messages.ToFill(m)
 	lower, _ := vnode.ReplicaRange(partition, req.N)
 	switch {
@@ -58,7 +58,7 @@ func (v *vnodeActor) fill(m *messages.FillRequest, e rt.Envelope) {
 	}
 	v.write.askers = append(v.write.askers, sender)
 	v.write.after = append(v.write.after, func() {
-		s.onReader(e, func() { s.answer(sender, self, s.fillReply(partition, m.GetBatch(), req)) })
+		s.onReader(e, func() { s.answer(sender, self, dated(s.fillReply(partition, m.GetBatch(), req), began)) })
 	})
 }
 

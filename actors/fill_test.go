@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/dynactor/dynactor/actors/actortest"
 	"github.com/dynactor/dynactor/dynamo"
@@ -55,6 +56,7 @@ type source struct {
 	asked  []*messages.FillRequest
 	sent   int // records
 	limit  int // answers until it is gone; negative: none
+	age    time.Duration
 	refuse *messages.Failure
 }
 
@@ -100,7 +102,7 @@ func (x *source) receive(m actortest.Received) {
 	if err != nil {
 		panic(err)
 	}
-	reply := x.s.fillReply(dynamo.Partition(req.GetPartition()), req.GetBatch(), f)
+	reply := dated(x.s.fillReply(dynamo.Partition(req.GetPartition()), req.GetBatch(), f), readNow()-x.age.Milliseconds())
 	if page, ok := reply.(*messages.FillReply); ok {
 		x.sent += len(page.GetRecords())
 	}
@@ -111,6 +113,12 @@ func (x *source) set(limit int, refuse *messages.Failure) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.limit, x.refuse, x.asked = limit, refuse, nil
+}
+
+func (x *source) aged(age time.Duration) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.age = age
 }
 
 func (x *source) requests() []*messages.FillRequest {

@@ -29,6 +29,8 @@ type getActor struct {
 	// same is what replicas answered last, encoded and decoded: most agree.
 	same    []byte
 	decoded version.Record
+	// oldest dates what was answered so far, all records together.
+	oldest int64
 	// fastest is the primary whose record came first: the next write is best
 	// coordinated there (§ 5).
 	fastest dynamo.NodeID
@@ -79,6 +81,14 @@ func (a *getActor) answer(ctx actor.Context, m *messages.ReadReply) request.Even
 	node := from(ctx)
 	a.s.answered(node, time.Since(a.started), false)
 	found := true
+	if len(m.GetRecord()) > 0 {
+		if a.s.tooOld(m.GetReadMs(), a.s.millis()) != nil {
+			return a.failed(node, request.Declined)
+		}
+		if a.oldest == 0 || m.GetReadMs() < a.oldest {
+			a.oldest = m.GetReadMs()
+		}
+	}
 	if len(m.GetRecord()) == 0 || !bytes.Equal(m.GetRecord(), a.same) {
 		var err error
 		if a.decoded, found, err = messages.ToRecord(m); err != nil {
@@ -124,7 +134,7 @@ func (a *getActor) run(ctx actor.Context, effects []request.Effect) {
 			ctx.Request(a.vnode(e.Replica.Node), a.question(0))
 		case request.Repair:
 			a.s.Counters.Repairs.Add(1)
-			ctx.Send(on(e.Replica.Node, vnodeName(a.plan.partition)), a.replicate(e.Record, true))
+			ctx.Send(on(e.Replica.Node, vnodeName(a.plan.partition)), a.replicate(e.Record, a.oldest, true))
 		case request.Reply:
 			a.replied(e.Result)
 		case request.Arm:
@@ -298,11 +308,12 @@ func (x *exchange) context(rec version.Record) []byte {
 	return c.Encode(x.plan.key)
 }
 
-// replicate makes the message that hands a record to a replica.
-func (x *exchange) replicate(rec version.Record, sync bool) *messages.ReplicateRequest {
+// replicate makes the message that hands a record, which read dates, to a replica.
+func (x *exchange) replicate(rec version.Record, read int64, sync bool) *messages.ReplicateRequest {
 	return &messages.ReplicateRequest{
 		Partition: uint32(x.plan.partition), Bucket: []byte(x.plan.key.Bucket), Key: []byte(x.plan.key.Name),
 		Record: version.Append(nil, rec), Sync: sync, Plan: x.plan.version, N: uint32(x.plan.params.N), TimeoutMs: x.left(),
+		ReadMs: read,
 	}
 }
 

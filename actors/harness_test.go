@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/dynactor/dynactor/actors/actortest"
+	"github.com/dynactor/dynactor/actors/rt"
 	"github.com/dynactor/dynactor/dynamo"
 	"github.com/dynactor/dynactor/dynamo/founding"
 	"github.com/dynactor/dynactor/dynamo/member"
@@ -63,6 +64,8 @@ type rig struct {
 	peers  *actortest.Peers
 	probe  *actortest.Probe
 	disk   registerDisk
+	// passed goes by on the clock that dates records, besides what does.
+	passed atomic.Int64
 	// clock is the node's wall clock; panicking makes it panic.
 	clock     atomic.Int64
 	panicking atomic.Bool
@@ -96,7 +99,7 @@ func start(t testing.TB, o setup) *rig {
 	r.probe = actortest.NewProbe(r.system)
 	r.clock.Store(int64(time.Hour))
 	config := Config{
-		Self: self.ID, System: r.system, Engine: r.engine, Reachable: ring.Everyone, Now: r.now, Log: slog.New(slog.DiscardHandler),
+		Self: self.ID, System: r.system, Engine: r.engine, Reachable: ring.Everyone, Now: r.now, Clock: r.dates, Log: slog.New(slog.DiscardHandler),
 		HintBytes: 1 << 20, MaxValue: 1 << 20, MaxRequests: 100, Timeout: actortest.Patience, DigestAbove: 1000, ReaderCount: 2,
 		OnDocument: func(member.Document) {},
 		Founding: Founding{
@@ -186,6 +189,14 @@ func (r *rig) now() dynamo.Timestamp {
 	}
 	return dynamo.Timestamp(r.clock.Load())
 }
+
+func (r *rig) dates() time.Duration { return rt.Clock() + time.Duration(r.passed.Load()) }
+
+// pass lets time pass for records that are under way.
+func (r *rig) pass(d time.Duration) { r.passed.Add(int64(d)) }
+
+// readNow dates a record that is read now.
+func readNow() int64 { return rt.Clock().Milliseconds() }
 
 func (r *rig) ready() {
 	r.t.Helper()
@@ -288,6 +299,7 @@ func values(t testing.TB, encoded []byte) []string {
 func replicateOf(p dynamo.Partition, name string, rec version.Record, sync bool) *messages.ReplicateRequest {
 	return &messages.ReplicateRequest{
 		Partition: uint32(p), Bucket: bucketB, Key: []byte(name), Record: version.Append(nil, rec), Sync: sync, N: 3, Plan: 1,
+		ReadMs: readNow(),
 	}
 }
 

@@ -377,6 +377,9 @@ func (v *vnodeActor) handoff(m *messages.HandoffRequest, sender *actor.PID) {
 		v.s.answer(sender, v.self, messages.Fail(messages.CodeInvalid, "%v", err))
 		return
 	}
+	if len(all) > 0 && !v.inTime(m.GetReadMs(), sender) {
+		return
+	}
 	for _, r := range all {
 		position, _ := v.s.place(v.partition, m.GetPartition(), r.Key) // was checked
 		_, _, err := v.accept(r, position)

@@ -19,7 +19,7 @@ import (
 )
 
 // open starts links for a node on any free port.
-func open(t testing.TB, system *actor.ActorSystem, down func(link.Peer, error)) (*link.Links, string) {
+func open(t testing.TB, system *actor.ActorSystem, down func(link.Peer, error), change ...func(*link.Config)) (*link.Links, string) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -29,6 +29,9 @@ func open(t testing.TB, system *actor.ActorSystem, down func(link.Peer, error)) 
 	c.NodeID, c.ClusterName, c.Start, c.Listener = system.Address(), "test", 1, listener
 	c.ClusterID = func() []byte { return []byte{1} }
 	c.Observer.Down = down
+	for _, f := range change {
+		f(&c)
+	}
 	l, err := link.New(system, c)
 	if err == nil {
 		err = l.Start()

@@ -294,7 +294,7 @@ func TestHandoffOfBrokenRecord(t *testing.T) {
 	rec := before.Stored.Record
 	record := replicateOf(0, "k", poison(rec), true).GetRecord()
 	r.probe.Ask(r.pid(), &messages.HandoffRequest{
-		Batch: 1, N: 3, Records: []*messages.HandoffRecord{{Bucket: bucketB, Key: []byte("k"), Record: record}},
+		Batch: 1, N: 3, ReadMs: readNow(), Records: []*messages.HandoffRecord{{Bucket: bucketB, Key: []byte("k"), Record: record}},
 	})
 	if f := actortest.Next[*messages.Failure](t, r.probe); f.GetCode() != messages.CodeInvalid || !strings.Contains(f.GetText(), "one dot names two values") {
 		t.Errorf("answered %v", f)

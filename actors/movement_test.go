@@ -248,7 +248,7 @@ func TestNewReplica(t *testing.T) {
 	write.Plan = joint - 1
 	for what, message := range map[string]any{
 		"read": readOf(m.partition, name, 0), "write": write, "hint": &messages.ReplicateRequest{
-			Partition: uint32(m.partition), Bucket: bucketB, Key: []byte(name), Record: write.GetRecord(), N: 3, Plan: joint - 1, HintFor: "n3",
+			Partition: uint32(m.partition), Bucket: bucketB, Key: []byte(name), Record: write.GetRecord(), N: 3, Plan: joint - 1, HintFor: "n3", ReadMs: readNow(),
 		},
 		"coordinate": &coordinate{key: key, n: 3, position: ring.Hash(key).Bytes(), sync: true, plan: joint - 1, put: vnode.Put{Now: 1}},
 	} {
@@ -260,7 +260,7 @@ func TestNewReplica(t *testing.T) {
 		t.Errorf("what was refused was written: %v", got)
 	}
 	// A handoff has no plan.
-	handoff := &messages.HandoffRequest{Partition: uint32(m.partition), N: 3, Records: []*messages.HandoffRecord{
+	handoff := &messages.HandoffRequest{Partition: uint32(m.partition), N: 3, ReadMs: readNow(), Records: []*messages.HandoffRecord{
 		{Bucket: bucketB, Key: []byte(name), Record: write.GetRecord()},
 	}}
 	if _, ok := ask(handoff).(*messages.HandoffReply); !ok {

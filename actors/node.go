@@ -33,6 +33,9 @@ type nodeActor struct {
 // NewNode makes a node that does nothing yet.
 func NewNode(c Config) *Node {
 	c.MessageLife = cmp.Or(c.MessageLife, reap.MessageLife)
+	if c.Clock == nil {
+		c.Clock = rt.Clock
+	}
 	s := &Services{
 		Config: c, Counters: &Counters{}, Registry: rt.NewRegistry(), run: rand.Uint64(),
 		Wheel: rt.NewWheel(c.System, 0), Readers: rt.NewWorkers(c.ReaderCount, readerQueue, func(reason any) { c.Log.Error("a read of the store panicked", "reason", reason) }),

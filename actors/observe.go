@@ -48,6 +48,8 @@ type Counters struct {
 	// were not; Reaped are records that were dropped from this node's store because nobody
 	// sees anything in them.
 	Reaps, ReapsPutOff, Reaped atomic.Uint64
+	// TooOld are messages whose records were read from a store too long ago to be merged.
+	TooOld atomic.Uint64
 	// Corrupt are stored values that failed their checksum.
 	Corrupt atomic.Uint64
 }

@@ -29,8 +29,9 @@ type order struct {
 	// and may still appear.
 	round     int
 	attempted bool
-	// prepared is what the write has made then.
+	// prepared is what the write has made then, and read dates its record.
 	prepared *request.Prepared
+	read     int64
 }
 
 // rounds is how often a request is planned at most. Each time the document is newer,

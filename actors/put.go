@@ -48,7 +48,7 @@ func (a *putActor) Receive(ctx actor.Context) {
 	case *prepared:
 		a.prepared = true
 		made := request.Prepared{Record: m.result.Stored.Record, Dot: m.result.Dot, Known: m.result.Known}
-		a.plan.prepared = &made
+		a.plan.prepared, a.plan.read = &made, m.read
 		a.step(ctx, made)
 		a.checkLost(ctx)
 	case *durable:
@@ -119,7 +119,7 @@ func (a *putActor) run(ctx actor.Context, effects []request.Effect) {
 // its own.
 func (a *putActor) replication(e request.Replicate) *link.Shared {
 	if e.Replica.Role == dynamo.Fallback {
-		m := a.replicate(e.Record, e.Sync)
+		m := a.replicate(e.Record, a.plan.read, e.Sync)
 		m.HintFor = string(e.Replica.For)
 		return link.Share(m)
 	}
@@ -128,7 +128,7 @@ func (a *putActor) replication(e request.Replicate) *link.Shared {
 		shared = &a.synced
 	}
 	if *shared == nil {
-		*shared = link.Share(a.replicate(e.Record, e.Sync))
+		*shared = link.Share(a.replicate(e.Record, a.plan.read, e.Sync))
 	}
 	return *shared
 }

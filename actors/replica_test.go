@@ -1,8 +1,10 @@
 package actors
 
 import (
+	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/dynactor/dynactor/actors/actortest"
 	"github.com/dynactor/dynactor/dynamo/version"
@@ -21,6 +23,9 @@ type replica struct {
 	// replications, handoffs the records that were handed over.
 	// refused is how many of the requests of clients it refused.
 	reads, whole, writes, handoffs, refused int
+	// dates are those of the replications; what it answers was read age ago.
+	dates []int64
+	age   time.Duration
 }
 
 // replicas connects the nodes n2 to nN.
@@ -67,9 +72,10 @@ func (x *replica) answer(m any) any {
 		if m.GetDigestAbove() > 0 {
 			rec, _ = rec.Omit(int(m.GetDigestAbove()))
 		}
-		return &messages.ReadReply{Record: version.Append(nil, rec), Authoritative: true}
+		return &messages.ReadReply{Record: version.Append(nil, rec), Authoritative: true, ReadMs: readNow() - x.age.Milliseconds()}
 	case *messages.ReplicateRequest:
 		x.writes++
+		x.dates = append(x.dates, m.GetReadMs())
 		req, err := messages.ToReplicate(m)
 		if err != nil {
 			x.t.Errorf("a replica got %v", err)
@@ -120,6 +126,20 @@ func (x *replica) fail(f *messages.Failure) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.refuse = f
+}
+
+// aged has it answer with what it has read so long ago.
+func (x *replica) aged(age time.Duration) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.age = age
+}
+
+// given are the dates of what it was given to replicate.
+func (x *replica) given() []int64 {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return slices.Clone(x.dates)
 }
 
 func (x *replica) counts() (reads, whole, writes int) {

@@ -162,7 +162,7 @@ func TestUnreachableReplica(t *testing.T) {
 		},
 		"garbage": func(r *rig, _ map[string]*replica) {
 			r.peers.Handle("n3", func(m actortest.Received) {
-				r.peers.Answer(m, &messages.ReadReply{Record: []byte("garbage"), Authoritative: true})
+				r.peers.Answer(m, &messages.ReadReply{Record: []byte("garbage"), Authoritative: true, ReadMs: readNow()})
 			})
 		},
 	} {

@@ -80,6 +80,12 @@ type Config struct {
 	DigestAbove int
 	// ReaderCount is how many reads of the store run at once.
 	ReaderCount int
+	// MessageLife is how old a record in a message may be, counted from the read of the
+	// store that it came from; 0 is reap.MessageLife. It must be the same on all nodes.
+	MessageLife time.Duration
+	// Clock is what records are dated by, and no wall clock; nil is rt.Clock. Links need
+	// the same one.
+	Clock func() time.Duration
 	// OnDocument is called with each cluster document that comes into force.
 	OnDocument func(member.Document)
 	// ExchangeInterval is how often two replicas are compared, at least; 0: only when an

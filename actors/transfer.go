@@ -25,6 +25,7 @@ type transferActor struct {
 	transfer *transfer.Transfer
 	cursor   []byte // the next read begins here
 	batch    []hint
+	dated    int64 // when it was read
 	needs    transfer.Batch
 	// bytes of the batch that the rate has to allow for; sent are all of it.
 	bytes, sent int
@@ -39,6 +40,7 @@ type transferActor struct {
 type batchRead struct {
 	by    *transferActor
 	hints []hint
+	dated int64 // when their reading began
 	next  []byte
 	bytes int
 	err   error
@@ -179,7 +181,8 @@ func (a *transferActor) tell(ctx actor.Context, o transfer.Outcome) {
 
 func (a *transferActor) request(number uint64) *messages.HandoffRequest {
 	m := &messages.HandoffRequest{
-		Partition: uint32(a.at.partition), Batch: number, N: uint32(vnode.ObjectN(a.batch[0].object)), TimeoutMs: uint32(transferTimeout.Milliseconds()),
+		Partition: uint32(a.at.partition), Batch: number, N: uint32(vnode.ObjectN(a.batch[0].object)), ReadMs: a.dated,
+		TimeoutMs: uint32(transferTimeout.Milliseconds()),
 	}
 	for i := range a.batch {
 		h := &a.batch[i]
@@ -210,8 +213,9 @@ func (a *transferActor) fetch() {
 	a.arm(&batchDue{transfer.Reading}, transferTimeout) // a read that panics says nothing
 	self, root, s, at, cursor := a.self, a.s.System.Root, a.s, a.at, a.cursor
 	submitted := s.Readers.Submit(func() {
+		began := s.millis()
 		m := s.readBatch(at, cursor)
-		m.by = a
+		m.by, m.dated = a, began
 		root.Send(self, m)
 	})
 	if !submitted {
@@ -230,7 +234,7 @@ func (a *transferActor) read(ctx actor.Context, m *batchRead) {
 		a.step(ctx, transfer.Broken{Reason: m.err.Error()})
 		return
 	}
-	a.batch, a.cursor, a.bytes, a.sent = m.hints, m.next, m.bytes, m.bytes
+	a.batch, a.dated, a.cursor, a.bytes, a.sent = m.hints, m.dated, m.next, m.bytes, m.bytes
 	b := transfer.Batch{Size: len(m.hints)}
 	if b.Size > 0 {
 		b = a.s.needs(a.at.partition, m.hints)

@@ -10,6 +10,7 @@ import (
 	"github.com/dynactor/dynactor/dynamo"
 	"github.com/dynactor/dynactor/dynamo/vnode"
 	"github.com/dynactor/dynactor/messages"
+	"github.com/dynactor/dynactor/storage"
 	"github.com/dynactor/dynactor/storage/memory"
 )
 
@@ -23,9 +24,11 @@ type hinted struct {
 	handoffs chan actortest.Received
 }
 
-func startHinted(t *testing.T) *hinted {
+func startHinted(t *testing.T) *hinted { return startHintedOn(t, nil) }
+
+func startHintedOn(t *testing.T, engine storage.Engine) *hinted {
 	t.Helper()
-	x := &hinted{sloppy: startSloppy(t, nil, nil), handoffs: make(chan actortest.Received, 100)}
+	x := &hinted{sloppy: startSloppy(t, engine, nil), handoffs: make(chan actortest.Received, 100)}
 	var primaries []dynamo.NodeID
 	x.name, x.p, primaries = x.key(false, 0)
 	x.back = primaries[0]

@@ -69,6 +69,7 @@ func (c *coordinate) Expired(now time.Time) bool { return !c.until.IsZero() && n
 // prepared: the write has its dot and is applied; its commit is under way.
 type prepared struct {
 	result vnode.Result
+	read   int64 // dates the record
 }
 
 // durable: the commit of a coordinated write is as durable as asked.
@@ -122,7 +123,9 @@ type vnodeActor struct {
 	waiting waitingRoom
 	// turn are those of them that are being handled: the mailbox, which answers
 	// for its own batch when the handler panics, does not know of them.
-	turn   []rt.Envelope
+	turn []rt.Envelope
+	// began is when the turn did, on the clock that records are dated by.
+	began  int64
 	write  writeBatch
 	upkeep upkeep
 }
@@ -345,6 +348,7 @@ func (v *vnodeActor) handle(batch []rt.Envelope) {
 		v.hold(batch)
 		return
 	}
+	v.began = v.s.millis()
 	v.write.reset(v.s.Engine)
 	for _, e := range batch {
 		switch m := e.Message.(type) {

@@ -205,7 +205,7 @@ func (v *vnodeActor) coordinate(m *coordinate, sender *actor.PID) {
 		v.setHint(m.hintFor, w.key, result.Stored, was)
 	}
 	v.s.Counters.coordinated(result)
-	w.applied = append(w.applied, answer{sender, &prepared{result: result}})
+	w.applied = append(w.applied, answer{sender, &prepared{result: result, read: v.began}})
 	w.acknowledge(answer{sender, &durable{}}, m.sync)
 }
 
@@ -238,7 +238,7 @@ func (v *vnodeActor) replicate(m *messages.ReplicateRequest, sender *actor.PID) 
 		v.s.answer(sender, v.self, messages.Fail(messages.CodeInvalid, "%v", err))
 		return
 	}
-	if !v.current(m.GetPlan(), req.Key.Bucket, req.N, sender) {
+	if !v.inTime(m.GetReadMs(), sender) || !v.current(m.GetPlan(), req.Key.Bucket, req.N, sender) {
 		return
 	}
 	owns, standsIn := v.owns(req.N), req.HintFor != "" && req.HintFor != v.s.Self
@@ -344,24 +344,24 @@ func (v *vnodeActor) read(m *messages.ReadRequest, e rt.Envelope) {
 	if !v.current(m.GetPlan(), req.Key.Bucket, req.N, sender) {
 		return
 	}
-	s, self, partition := v.s, v.self, v.partition
+	s, self, partition, began := v.s, v.self, v.partition, v.began
 	if !v.readable(req.N) {
 		v.isBehind(m.GetPlan(), sender)
-		s.onReader(e, func() { s.answer(sender, self, s.hintsReply(partition, position, req)) })
+		s.onReader(e, func() { s.answer(sender, self, dated(s.hintsReply(partition, position, req), began)) })
 		return
 	}
 	proof := s.authoritative(partition, req.N)
 	if cache, ok := s.Engine.(storage.Peeker); ok {
 		v.write.key = vnode.AppendObjectKey(v.write.key[:0], partition, req.N, position, req.Key)
 		if b, ok := cache.Peek(v.write.key); ok {
-			s.answer(sender, self, s.readReply(partition, req, v.write.key, b, nil, proof))
+			s.answer(sender, self, dated(s.readReply(partition, req, v.write.key, b, nil, proof), began))
 			return
 		}
 	}
 	s.onReader(e, func() {
 		key := vnode.AppendObjectKey(make([]byte, 0, 64+len(req.Key.Name)), partition, req.N, position, req.Key)
 		b, err := s.Engine.Get(nil, key)
-		s.answer(sender, self, s.readReply(partition, req, key, b, err, proof))
+		s.answer(sender, self, dated(s.readReply(partition, req, key, b, err, proof), began))
 	})
 }
 
