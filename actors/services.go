@@ -97,9 +97,6 @@ type Config struct {
 	// Reap: this node begins to reap, where it is the first primary, what nobody sees any
 	// more. It takes part in what others reap in any case.
 	Reap bool
-	// MessageLife is how old a record in a message may be, the same on all nodes; 0 takes
-	// reap.MessageLife.
-	MessageLife time.Duration
 	// pace is for tests.
 	pace upkeepPace
 	// Founding is how this node takes part in founding a cluster.
