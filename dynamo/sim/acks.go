@@ -23,7 +23,7 @@ func (h *checker) acked(p *putShell, dot clock.Dot) {
 	}
 	durable, applied, primaries := 0, 0, 0
 	for _, x := range h.c.nodes {
-		onDisk := x.holds(k, dot, true) || l.durableDamage[x.index].Covers(dot)
+		onDisk := x.holds(k, dot, true) || l.durableDamage[x.index].Covers(dot) || l.doomed.Covers(dot)
 		if h.c.plan.moves() && l.handed[x.index].Covers(dot) {
 			onDisk = true
 		}
@@ -81,13 +81,15 @@ func (h *checker) got(g *getShell, r version.Record) {
 		r.Versions = r.Live(g.n.now())
 	}
 	h.values(g.n, l, r)
+	h.back(g.n, l, r, g.started)
+	h.ended(g, l, r)
 	p := h.c.plan.properties.Quorum
 	common := max(p.R, p.PR) + max(p.W, p.PW) - p.N
 	if common <= 0 || h.c.plan.spares > 0 || l.truncated {
 		return
 	}
 	for _, w := range l.acked[:g.seen] {
-		if !r.Clock.Covers(w.dot) && l.destroyed(w) < common {
+		if !r.Clock.Covers(w.dot) && !l.doomed.Covers(w.dot) && l.destroyed(w) < common {
 			h.c.fail("R1", "a get of %v on %s, begun at %v, has not seen %v %q, acknowledged before: %v",
 				g.key.key, g.n.id, g.started, w.dot, w.value, r.Clock)
 			return
@@ -157,7 +159,7 @@ func (h *checker) spare(n *node, k *keyInfo) bool {
 		return false
 	}
 	for _, w := range l.acked {
-		if !w.excused && have.Covers(w.dot) && !rest.Covers(w.dot) {
+		if !w.excused && !l.doomed.Covers(w.dot) && have.Covers(w.dot) && !rest.Covers(w.dot) {
 			return false
 		}
 	}
@@ -188,13 +190,18 @@ func (h *checker) final() {
 			if j == 0 {
 				all = rec
 			}
-			if !rec.Equal(all) {
+			h.back(h.c.node(r.Node), l, rec, h.c.now+1)
+			same := rec.Equal(all)
+			if h.c.plan.heals() {
+				same = rec.SameCausal(all) // exchanges compare no more than that
+			}
+			if !same {
 				h.c.fail("C1", "%v: after healing %s holds %v %v, the first primary %v %v", k.key, r.Node, rec.Clock, dots(rec), all.Clock, dots(all))
 				return
 			}
 		}
 		for _, w := range l.acked {
-			if w.excused || l.truncated || all.Has(w.dot) {
+			if w.excused || l.truncated || all.Has(w.dot) || l.doomed.Covers(w.dot) {
 				continue
 			}
 			if !all.Clock.Covers(w.dot) || !l.superseded(all, w) {

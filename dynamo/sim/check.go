@@ -3,6 +3,7 @@ package sim
 import (
 	"bytes"
 	"slices"
+	"time"
 
 	"github.com/dynactor/dynactor/dynamo"
 	"github.com/dynactor/dynactor/dynamo/clock"
@@ -21,6 +22,8 @@ type put struct {
 	// write was given for it.
 	at        *node
 	now, time dynamo.Timestamp
+	// expires is when the value ends.
+	expires dynamo.Timestamp
 	// by is the coordinator's attempt that it was made for.
 	by pid
 	// killers are the writes whose context covered this one.
@@ -31,6 +34,9 @@ type put struct {
 	acked bool
 	// excused: faults within the bucket's durability destroyed all copies.
 	excused bool
+	// reaped: what covered the write was reaped, and with it the last trace of it.
+	reaped   bool
+	reapedAt time.Duration
 }
 
 // ledger is all that the checker knows of one key.
@@ -53,6 +59,11 @@ type ledger struct {
 	readDamage []clock.Clock
 	// handed is what each node has dropped because others have it.
 	handed []clock.Clock
+	// over is when a client was first told that a value is not there, because it had
+	// expired.
+	over map[clock.Dot]time.Duration
+	// doomed is all that reapings have decided to drop.
+	doomed clock.Clock
 }
 
 // maker is what the checker remembers of a vnode's incarnation: the last epoch
@@ -73,17 +84,20 @@ type checker struct {
 	// what it has said in votes.
 	versions map[member.StoreID]uint64
 	ballots  map[voteKey]ballots
+	// aparts counts changes of what lies somewhere for others.
+	aparts map[place]int
 }
 
 func newChecker(c *cluster) *checker {
 	return &checker{
 		c: c, makers: map[clock.Incarnation]*maker{}, versions: map[member.StoreID]uint64{}, ballots: map[voteKey]ballots{},
+		aparts: map[place]int{},
 	}
 }
 
 func (h *checker) addKey() {
 	h.ledgers = append(h.ledgers, &ledger{
-		byActor: map[clock.Actor][]*put{}, byRequest: map[dynamo.RequestID][]*put{}, refused: map[dynamo.RequestID]bool{},
+		byActor: map[clock.Actor][]*put{}, byRequest: map[dynamo.RequestID][]*put{}, refused: map[dynamo.RequestID]bool{}, over: map[clock.Dot]time.Duration{},
 		durableDamage: make([]clock.Clock, h.c.plan.slots()), appliedDamage: make([]clock.Clock, h.c.plan.slots()),
 		readDamage: make([]clock.Clock, h.c.plan.slots()), handed: make([]clock.Clock, h.c.plan.slots()),
 	})
@@ -105,22 +119,23 @@ func (l *ledger) find(d clock.Dot) *put {
 	return list[d.Counter-1]
 }
 
-// timeOf is when a vnode says that it has made a write. The clock of its record may name
-// later times: those of a context that came from nodes whose clocks are ahead.
-func timeOf(r vnode.Result) dynamo.Timestamp {
+// made is the version that a vnode has made. The clock of its record may name later times
+// than it does: those of a context that came from nodes whose clocks are ahead.
+func made(r vnode.Result) version.Version {
 	for _, v := range r.Stored.Record.Versions {
 		if v.Dot == r.Dot {
-			return v.Time
+			return v
 		}
 	}
-	return r.Stored.Record.Newest()
+	return version.Version{Time: r.Stored.Record.Newest()}
 }
 
 // coordinated registers a write that a vnode made a dot for, and checks I1, I2,
 // I15 and F1; then the record as any stored one. It returns the entry.
 func (h *checker) coordinated(v *vnodeShell, k *keyInfo, p vnode.Put, before vnode.Stored, r vnode.Result) *put {
 	l := h.ledger(k)
-	w := &put{dot: r.Dot, request: p.Request, value: p.Value, dead: p.Tombstone, at: v.n, now: p.Now, time: timeOf(r)}
+	is := made(r)
+	w := &put{dot: r.Dot, request: p.Request, value: p.Value, dead: p.Tombstone, at: v.n, now: p.Now, time: is.Time, expires: is.Expires}
 	if h.c.trace != nil {
 		h.c.tracef("%s writes %v %q as %v over %v, context %v", v.n.id, k.key, p.Value, w.dot, before.Record.Clock, p.Context.Clock)
 	}
@@ -256,6 +271,7 @@ func (h *checker) answered(t *try, context []byte) {
 func (h *checker) stored(v *vnodeShell, k *keyInfo, before, after vnode.Stored) {
 	l := h.ledger(k)
 	h.values(v.n, l, after.Record)
+	h.back(v.n, l, after.Record, h.c.now+1)
 	for _, old := range before.Record.Versions {
 		if !after.Record.Has(old.Dot) {
 			h.gone(v.n, l, after.Record, old.Dot)
@@ -282,7 +298,7 @@ func (h *checker) stored(v *vnodeShell, k *keyInfo, before, after vnode.Stored) 
 func (h *checker) values(n *node, l *ledger, r version.Record) {
 	for i, x := range r.Versions {
 		w := l.find(x.Dot)
-		if w == nil || x.Omitted || x.Tombstone != w.dead || x.Request != w.request || !bytes.Equal(x.Value, w.value) {
+		if w == nil || x.Omitted || x.Tombstone != w.dead || x.Expires != w.expires || x.Request != w.request || !bytes.Equal(x.Value, w.value) {
 			h.c.fail("I1", "%s, %v: the version %v is not the write of that dot: %+v", n.id, l.key.key, x.Dot, x)
 			return
 		}

@@ -57,6 +57,7 @@ type try struct {
 	key      *keyInfo
 	id       dynamo.RequestID
 	value    []byte
+	ttl      time.Duration
 	context  []byte
 	started  time.Duration
 	deadline time.Duration
@@ -88,7 +89,7 @@ func (cl *client) next() {
 	}
 	cl.c.issued++
 	r, l := cl.c.random.load, &cl.c.plan.load
-	k := &cl.c.keys[r.IntN(len(cl.c.keys))]
+	k := cl.c.drawKey(r)
 	switch x := r.Float64(); {
 	case x < l.puts:
 		cl.write(opPut, k, cl.pick(k))
@@ -118,7 +119,7 @@ func (cl *client) update(k *keyInfo) {
 	cl.get(k, func(body any) {
 		if got, ok := body.(getReply); ok {
 			kind := opPut
-			if len(got.versions) > 0 && chance(cl.c.random.load, 0.1) {
+			if len(got.versions) > 0 && chance(cl.c.random.load, cl.c.plan.load.undo) {
 				kind = opDelete
 			}
 			cl.queue = append(cl.queue, func() { cl.write(kind, k, got.context) })
@@ -138,6 +139,7 @@ func (cl *client) write(kind kind, k *keyInfo, context []byte) {
 		if more := cl.c.random.load.IntN(cl.c.plan.load.maxValue) - len(t.value); more > 0 {
 			t.value = append(t.value, bytes.Repeat([]byte{'.'}, more)...)
 		}
+		t.ttl = cl.c.drawTTL()
 	}
 	cl.begin(t)
 }
@@ -198,13 +200,13 @@ func (cl *client) send() {
 		arrive = func() { n.takeGet(m, from, order{}) }
 	} else {
 		m := &putRequest{
-			key: t.key.index, id: t.id, value: t.value, context: t.context, delete: t.kind == opDelete,
+			key: t.key.index, id: t.id, value: t.value, ttl: t.ttl, context: t.context, delete: t.kind == opDelete,
 			retry: t.unknown, age: (c.now - t.started).Truncate(time.Millisecond), timeout: left,
 		}
 		arrive = func() { n.takePut(m, from, order{}) }
 	}
-	number := t.number
-	c.net.sendOnce(cl.endpoint, n.index, func() { n.arrive(arrive) }, func(request.Reason) {
+	number, take := t.number, c.timely(left, arrive)
+	c.net.sendOnce(cl.endpoint, n.index, func() { n.arrive(take) }, func(request.Reason) {
 		cl.answer(number, n.index, failure{codeUnreachable})
 	})
 	if a := c.plan.load.attempt; a > 0 && a < left {

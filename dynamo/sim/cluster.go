@@ -10,6 +10,7 @@ import (
 
 	"github.com/dynactor/dynactor/dynamo"
 	"github.com/dynactor/dynactor/dynamo/clock"
+	aae "github.com/dynactor/dynactor/dynamo/exchange"
 	"github.com/dynactor/dynactor/dynamo/member"
 	"github.com/dynactor/dynactor/dynamo/ring"
 	"github.com/dynactor/dynactor/dynamo/vnode"
@@ -37,7 +38,7 @@ type keyInfo struct {
 type cluster struct {
 	plan     plan
 	mutation mutation
-	random   struct{ net, disk, load, fault, id, move *rand.Rand }
+	random   struct{ net, disk, load, fault, id, move, heal *rand.Rand }
 
 	now   time.Duration
 	queue queue
@@ -56,6 +57,13 @@ type cluster struct {
 	nodes   []*node
 	clients []*client
 	check   *checker
+	// sorted has the keys of each partition in the order of the store; outcomes are of
+	// the exchanges of the last round that all took part in.
+	sorted   [][]*keyInfo
+	outcomes []aae.Outcome
+	healed   Healed
+	// skews are the least and the most that any clock was ever off.
+	skews [2]time.Duration
 
 	// issued counts the operations that clients began; calm says that the
 	// faults are over.
@@ -69,6 +77,7 @@ func newCluster(p plan, m mutation, trace func(string)) *cluster {
 	c.random.net, c.random.disk = stream(p.seed, streamNet), stream(p.seed, streamDisk)
 	c.random.load, c.random.fault = stream(p.seed, streamLoad), stream(p.seed, streamFault)
 	c.random.id, c.random.move = stream(p.seed, streamID), stream(p.seed, streamMove)
+	c.random.heal = stream(p.seed, streamHeal)
 	c.check = newChecker(c)
 	c.found()
 	c.net = newNetwork(c, p.slots()+p.load.clients)
@@ -104,6 +113,7 @@ func (c *cluster) found() {
 	for i := range c.plan.load.keys {
 		c.addKey(dynamo.Key{Bucket: bucketName, Name: fmt.Sprint("k", i)})
 	}
+	c.sortKeys()
 	for p := range c.plan.partitions {
 		c.checkPreference(dynamo.Partition(p))
 	}
@@ -136,6 +146,12 @@ func (c *cluster) checkPreference(p dynamo.Partition) {
 	if len(list) != c.plan.nodes {
 		c.fail("I11", "partition %d lists %d of %d nodes", p, len(list), c.plan.nodes)
 	}
+}
+
+// setClock sets a node's wall clock off.
+func (c *cluster) setClock(n *node, skew time.Duration) {
+	n.skew = skew
+	c.skews = [2]time.Duration{min(c.skews[0], skew), max(c.skews[1], skew)}
 }
 
 // after schedules something.
@@ -171,6 +187,7 @@ func (c *cluster) simulate() {
 		n.start()
 	}
 	c.operate()
+	c.backUp()
 	for _, cl := range c.clients {
 		c.after(scale(c.random.load.Float64(), 50*time.Millisecond), cl.next)
 	}
@@ -183,7 +200,11 @@ func (c *cluster) simulate() {
 	c.checkRest("after the probes")
 	c.checkHints()
 	c.checkPlaces()
-	c.heal()
+	if c.plan.heals() {
+		c.converge()
+	} else {
+		c.heal()
+	}
 	c.check.final()
 }
 

@@ -66,6 +66,9 @@ func (d *disk) commit(b batch) error {
 		return errBroken
 	}
 	apply(d.volatile, b.writes)
+	for _, w := range b.writes {
+		d.n.c.check.wrote(d.n, w.key)
+	}
 	d.pending = append(d.pending, b)
 	if b.sync {
 		d.flush()
@@ -146,6 +149,7 @@ func (d *disk) crash(keep int) []string {
 	for _, b := range d.pending {
 		for _, w := range b.writes {
 			lost = append(lost, w.key)
+			d.n.c.check.wrote(d.n, w.key)
 		}
 	}
 	slices.Sort(lost)

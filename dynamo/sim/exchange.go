@@ -31,9 +31,11 @@ type exchange struct {
 	number       uint64
 	started      time.Duration
 	timeout      time.Duration
-	timer        uint64
-	answered     bool
-	ended        bool
+	// asOf is when the oldest record that the request goes on with was read.
+	asOf     time.Duration
+	timer    uint64
+	answered bool
+	ended    bool
 }
 
 func (n *node) exchange(key int, timeout time.Duration, client pid, o order) exchange {
@@ -160,5 +162,9 @@ func (x *exchange) context(rec version.Record) []byte {
 }
 
 func (x *exchange) replicate(rec version.Record, sync bool) *replicateRequest {
-	return &replicateRequest{key: x.key.index, record: version.Append(nil, rec), sync: sync, timeout: x.left(), plan: x.plan}
+	read := x.asOf
+	if x.n.c.mutation == dateSent {
+		read = x.n.c.now
+	}
+	return &replicateRequest{key: x.key.index, record: version.Append(nil, rec), read: read, sync: sync, timeout: x.left(), plan: x.plan}
 }

@@ -59,7 +59,7 @@ func (c *cluster) fault(kind faultKind) {
 		n.pause()
 		c.after(lasts, n.resume)
 	case faultClock:
-		n.skew += scale(2*r.Float64()-1, 2*c.plan.fault.skew)
+		c.setClock(n, n.skew+scale(2*r.Float64()-1, 2*c.plan.fault.skew))
 	case faultHeal:
 		c.net.heal()
 	case faultKinds:
@@ -144,7 +144,7 @@ func (c *cluster) faultDisk(kind faultKind, n *node, lasts time.Duration) {
 // under way would bring it back.
 func (c *cluster) mayDestroy(n *node, k *keyInfo) bool {
 	_, there := n.disk.durable[string(k.stored)]
-	return there && !n.disk.touches(string(k.stored)) && c.check.spare(n, k)
+	return there && c.check.mended(k) && !n.disk.touches(string(k.stored)) && c.check.spare(n, k)
 }
 
 // corrupt flips a bit of a stored value.
@@ -196,6 +196,9 @@ func (c *cluster) probe() {
 	}
 	c.settle()
 	c.plan.load.attempt = 0
+	if c.plan.reaps() { // none is under way that retries could outlive
+		c.plan.load.timeout = 2 * time.Second
+	}
 	for i := range c.keys {
 		k := &c.keys[i]
 		cl := c.clients[i%len(c.clients)]

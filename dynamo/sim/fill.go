@@ -3,6 +3,7 @@ package sim
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/dynactor/dynactor/dynamo"
 	"github.com/dynactor/dynactor/dynamo/member"
@@ -51,6 +52,7 @@ type fillReply struct {
 	keys    []int
 	records [][]byte
 	hashes  [][16]byte
+	read    time.Duration
 	handled int
 }
 
@@ -148,7 +150,7 @@ func (s *fillShell) run(effects []transfer.Effect) {
 		case transfer.Merge:
 			s.merge(e.Batch, s.page)
 		case transfer.Seal:
-			s.merge(e.Batch, fillReply{})
+			s.merge(e.Batch, fillReply{read: s.n.c.now})
 		case transfer.Rest:
 			s.rest(e.Outcome)
 		}
@@ -228,7 +230,7 @@ func (s *fillShell) compare(batch uint64) {
 // them, and all that it had accepted before.
 func (s *fillShell) merge(batch uint64, page fillReply) {
 	s.limit(batch)
-	s.n.ask(s.n, s.of.Partition, s.pid(), handoffTimeout, &handoffRequest{batch: batch, keys: page.keys, records: page.records})
+	s.n.ask(s.n, s.of.Partition, s.pid(), handoffTimeout, &handoffRequest{batch: batch, keys: page.keys, records: page.records, read: page.read})
 }
 
 // rest ends a run. A fill that is complete, also by the document of now, is a fact.
@@ -293,7 +295,7 @@ func (v *vnodeShell) fill(m *fillRequest, from pid) {
 // page reads what is asked for.
 func (v *vnodeShell) page(m *fillRequest) fillReply {
 	c := v.n.c
-	out := fillReply{batch: m.batch, digests: m.digests}
+	out := fillReply{batch: m.batch, digests: m.digests, read: c.now}
 	limit := fillRecords
 	if m.digests {
 		limit = fillDigests

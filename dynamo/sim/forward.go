@@ -50,7 +50,8 @@ func (f *forwardShell) pass() {
 		m.hops, m.timeout = m.hops+1, f.left()
 		c, me := f.n.c, f.pid()
 		f.at = to.index
-		c.net.sendOnce(f.n.index, to.index, func() { to.arrive(func() { to.takePut(&m, me, order{}) }) }, f.n.returned(me, to.index))
+		take := c.timely(m.timeout, func() { to.takePut(&m, me, order{}) })
+		c.net.sendOnce(f.n.index, to.index, func() { to.arrive(take) }, f.n.returned(me, to.index))
 		return
 	}
 	f.finish(failure{codeUnavailable})

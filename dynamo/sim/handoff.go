@@ -36,6 +36,7 @@ type handoffRequest struct {
 	batch   uint64
 	keys    []int
 	records [][]byte
+	read    time.Duration
 }
 
 type handoffReply struct{ batch uint64 }
@@ -72,6 +73,7 @@ func (v *vnodeShell) mark(k *keyInfo, node dynamo.NodeID) {
 	key := k.mark(node)
 	v.writes = append(v.writes, write{key: key, value: vnode.AppendStored(nil, []byte(key), vnode.Stored{})})
 	v.commits = true
+	v.n.apart(v.partition)
 	v.n.wakeHandoff()
 }
 
@@ -84,7 +86,7 @@ func (v *vnodeShell) keepHint(m *keepHint) {
 
 // handoff takes records that another node kept.
 func (v *vnodeShell) handoff(m *handoffRequest, from pid) {
-	if !v.writable(from) {
+	if !v.writable(from) || !v.young(m.read, from) {
 		return
 	}
 	for i, key := range m.keys {
@@ -132,13 +134,10 @@ func (v *vnodeShell) dropHints(m *dropHints, from pid) {
 			v.writes = append(v.writes, write{key: k.mark(m.intended)})
 		}
 		v.commits = true
+		v.n.apart(v.partition)
 		if !v.n.owns(k) && !v.otherMarks(k, m.intended) {
 			v.n.c.check.dropped(v.n, k, have.Record)
-			v.writes = append(v.writes, write{key: string(k.stored)})
-			if v.fresh == nil {
-				v.fresh = map[int]vnode.Stored{}
-			}
-			v.fresh[k.index] = vnode.Stored{}
+			v.remove(k)
 		}
 	}
 	v.acknowledge(answer{from, hintsDropped{kept}}, true)
@@ -279,6 +278,7 @@ type transferShell struct {
 	replicas  []dynamo.NodeID
 	lists     [][]dynamo.NodeID
 	batch     []handed
+	read      time.Duration // when, of the batch
 	ended     bool
 }
 
@@ -326,7 +326,7 @@ func (t *transferShell) run(effects []transfer.Effect) {
 	for _, e := range effects {
 		switch e := e.(type) {
 		case transfer.ReadNext:
-			t.n.after(scale(t.n.c.random.disk.Float64(), t.n.c.plan.disk.read), t.read)
+			t.n.after(scale(t.n.c.random.disk.Float64(), t.n.c.plan.disk.read), t.readNext)
 		case transfer.Offer:
 			t.offer(e)
 		case transfer.Drop:
@@ -347,7 +347,7 @@ func (t *transferShell) run(effects []transfer.Effect) {
 
 func (t *transferShell) offer(e transfer.Offer) {
 	t.limit(transfer.Confirming)
-	m := &handoffRequest{batch: e.Batch}
+	m := &handoffRequest{batch: e.Batch, read: t.read}
 	for _, it := range t.batch {
 		if !it.record.IsZero() {
 			m.keys, m.records = append(m.keys, it.key), append(m.records, version.Append(nil, it.record))
@@ -371,9 +371,9 @@ func (t *transferShell) limit(s transfer.State) {
 	})
 }
 
-// read takes the next keys that are marked.
-func (t *transferShell) read() {
-	t.batch = nil
+// readNext takes the next keys that are marked.
+func (t *transferShell) readNext() {
+	t.batch, t.read = nil, t.n.c.now
 	keys := t.n.marks(t.partition, t.intended)
 	if t.intended == "" {
 		keys = t.n.misplaced(t.partition)

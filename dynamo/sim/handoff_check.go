@@ -16,7 +16,8 @@ func (h *checker) handedOver(n *node, k *keyInfo, m *dropHints, record version.R
 		return
 	}
 	x := h.c.node(intended)
-	there := x.record(k, true).Clock.Merge(l.durableDamage[x.index]).Merge(l.appliedDamage[x.index])
+	// It may have handed it on since, as no replica any more.
+	there := x.record(k, true).Clock.Merge(l.durableDamage[x.index]).Merge(l.appliedDamage[x.index]).Merge(l.handed[x.index]).Merge(l.doomed)
 	if !l.truncated && !there.Descends(record.Clock) {
 		h.c.fail("I5", "%s drops %v, kept for %s, which has %v of %v", n.id, k.key, intended, there, record.Clock)
 	}
@@ -34,7 +35,7 @@ func (h *checker) handedToAll(n *node, k *keyInfo, record version.Record) {
 		have := 0
 		for _, id := range list {
 			x := h.c.node(id)
-			there := x.record(k, true).Clock.Merge(l.durableDamage[x.index]).Merge(l.handed[x.index])
+			there := x.record(k, true).Clock.Merge(l.durableDamage[x.index]).Merge(l.handed[x.index]).Merge(l.doomed)
 			if there.Descends(record.Clock) {
 				have++
 			}

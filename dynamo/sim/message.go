@@ -26,13 +26,16 @@ type readRequest struct {
 
 type readReply struct {
 	record        []byte
+	read          time.Duration // when, from the store
 	authoritative bool
 }
 
 // replicateRequest hands a vnode an encoded record; replicateReply confirms it.
 type replicateRequest struct {
-	key     int
-	record  []byte
+	key    int
+	record []byte
+	// read is when the oldest part of the record was read from a store, or made.
+	read    time.Duration
 	sync    bool
 	timeout time.Duration
 	// hintFor is whom the receiver stands in for.
@@ -58,7 +61,10 @@ type coordinate struct {
 	plan    uint64
 }
 
-type prepared struct{ result vnode.Result }
+type prepared struct {
+	result vnode.Result
+	read   time.Duration
+}
 
 type durable struct{}
 
@@ -76,6 +82,7 @@ type putRequest struct {
 	value   []byte
 	context []byte
 	delete  bool
+	ttl     time.Duration // 0: the bucket's
 	retry   bool
 	age     time.Duration
 	hops    int

@@ -132,7 +132,7 @@ func (h *checker) lists(p *putShell, w *put) {
 		list := r.Primaries(p.key.partition, q.N)
 		for _, id := range list {
 			x := h.c.node(id)
-			if x.holds(p.key, w.dot, true) || l.durableDamage[x.index].Covers(w.dot) || l.handed[x.index].Covers(w.dot) {
+			if x.holds(p.key, w.dot, true) || l.durableDamage[x.index].Covers(w.dot) || l.handed[x.index].Covers(w.dot) || l.doomed.Covers(w.dot) {
 				have++
 			}
 		}

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"slices"
 	"time"
 
 	"github.com/dynactor/dynactor/dynamo/quorum"
@@ -8,35 +9,46 @@ import (
 
 // mutant is a planted bug: within so many seeds a check must find it, as a breach of
 // one of the invariants. shape turns the plans towards what the bug needs, where it is
-// rare; moves has members and ring change in all of them.
+// rare; moves has members and ring change in all of them, heals has tombstones reaped.
 type mutant struct {
 	mutation mutation
 	seeds    uint64
 	breaks   []string
 	shape    func(*plan)
 	moves    bool
+	heals    bool
 }
 
 // hunt runs seeds until one finds the mutant; nil if none does.
 func (m mutant) hunt() (uint64, *Violation) {
 	for seed := uint64(1); seed <= m.seeds; seed++ {
-		p := drawStill(seed)
-		if m.moves {
-			drawMove(&p, stream(seed, streamMovePlan))
-		}
-		if m.shape != nil {
-			m.shape(&p)
-		}
-		if v := run(p, m.mutation, nil).Violation; v != nil {
+		if v := run(m.plan(seed), m.mutation, nil).Violation; v != nil {
 			return seed, v
 		}
 	}
 	return m.seeds, nil
 }
 
+// plan is that of a seed, turned towards the mutant.
+func (m mutant) plan(seed uint64) plan {
+	p := drawStill(seed)
+	if m.moves {
+		drawMove(&p, stream(seed, streamMovePlan))
+	}
+	if m.heals {
+		r := stream(seed, streamHealPlan)
+		drawCompare(&p, r)
+		drawReap(&p, r)
+	}
+	if m.shape != nil {
+		m.shape(&p)
+	}
+	return p
+}
+
 // mutants are all planted bugs.
 func mutants() []mutant {
-	return append(stillMutants(), movingMutants()...)
+	return slices.Concat(stillMutants(), movingMutants(), healingMutants())
 }
 
 func stillMutants() []mutant {

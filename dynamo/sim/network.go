@@ -62,6 +62,11 @@ func (w *network) known(from, to int) bool {
 	return false
 }
 
+// cutSince is since when nothing passes between two endpoints in one of the directions.
+func (w *network) cutSince(a, b int) time.Duration {
+	return max(w.cut[a][b], w.cut[b][a])
+}
+
 // send carries a message: arrive is run at the other end, never, once, or
 // twice. undelivered, if not nil, is run at the sender when the message
 // certainly was not sent.
@@ -98,6 +103,9 @@ func (w *network) sendOnce(from, to int, arrive func(), undelivered func(request
 func (w *network) carry(from, to int, arrive func()) {
 	r, p := w.c.random.net, &w.c.plan.net
 	d := p.least + time.Duration(min(r.ExpFloat64(), 20)*float64(p.mean))
+	if p.late > 0 && !w.c.calm && chance(r, p.late) {
+		d += scale(2*r.Float64(), w.c.plan.heal.life)
+	}
 	at := max(w.c.now+d, w.clogged[from][to])
 	if p.inOrder {
 		at = max(at, w.last[from][to]+1)

@@ -34,6 +34,11 @@ type node struct {
 	stopping  bool
 	away      time.Duration // how long an orderly stop lasts
 	skew      time.Duration
+	// rate is how fast the clock runs that measures time here.
+	rate        float64
+	pausedSince time.Duration
+	backup      map[string][]byte
+	backupOf    member.StoreID
 
 	vnodes   []*vnodeShell
 	requests map[uint64]shell
@@ -54,6 +59,7 @@ type node struct {
 	store   member.StoreID
 	members *membership
 	fills   fills
+	tending tending
 	// incarnations are those that vnodes had first, for a mutation.
 	incarnations map[dynamo.Partition]clock.Incarnation
 }
@@ -62,7 +68,8 @@ func newNode(c *cluster, index int, id dynamo.NodeID) *node {
 	n := &node{c: c, index: index, id: id}
 	n.disk, n.store = newDisk(n), member.StoreID{byte(index + 1)}
 	n.off = index >= c.plan.nodes
-	n.skew = scale(2*c.random.fault.Float64()-1, c.plan.fault.skew)
+	c.setClock(n, scale(2*c.random.fault.Float64()-1, c.plan.fault.skew))
+	n.rate = 1 + 0.03*(2*c.random.heal.Float64()-1)
 	return n
 }
 
@@ -107,6 +114,7 @@ func (n *node) start() {
 	}
 	n.transfers, n.looking, n.waiting = nil, false, nil
 	n.join()
+	n.tend()
 	n.c.wakeHandoffs()
 }
 
@@ -179,7 +187,7 @@ func (n *node) close() {
 func (n *node) pause() {
 	if n.up {
 		n.c.tracef("%s is frozen", n.id)
-		n.paused = true
+		n.paused, n.pausedSince = true, n.c.now
 	}
 }
 

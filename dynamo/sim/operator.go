@@ -247,7 +247,7 @@ func (c *cluster) mayLose(n *node) bool {
 		k := &c.keys[i]
 		for _, w := range c.check.ledger(k).acked {
 			elsewhere := func(o *node) bool { return o != n && !o.off && o.holds(k, w.dot, true) }
-			if !w.excused && !slices.ContainsFunc(c.nodes, elsewhere) {
+			if !w.excused && !c.check.ledger(k).doomed.Covers(w.dot) && !slices.ContainsFunc(c.nodes, elsewhere) {
 				return false
 			}
 		}

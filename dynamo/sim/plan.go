@@ -35,6 +35,7 @@ type plan struct {
 	disk  diskPlan
 	fault faultPlan
 	move  movePlan
+	heal  healPlan
 }
 
 // loadPlan is what the clients do.
@@ -48,14 +49,18 @@ type loadPlan struct {
 	// without context, old of those with a context that is not the latest.
 	puts, deletes, updates float64
 	blind, old             float64
-	maxValue               int
+	// undo is the share of updates that delete what they have read.
+	undo     float64
+	maxValue int
 }
 
 // netPlan is how messages travel.
 type netPlan struct {
 	least, mean time.Duration
 	loss, twice float64
-	inOrder     bool
+	// late is how many messages are held up, for up to two lives of one.
+	late    float64
+	inOrder bool
 	// detect is how long a link takes to notice that it is cut.
 	detect time.Duration
 }
@@ -119,17 +124,23 @@ const (
 	streamID
 	streamMove
 	streamMovePlan
+	streamHeal
+	streamHealPlan
 )
 
 func stream(seed, purpose uint64) *rand.Rand {
 	return rand.New(rand.NewPCG(seed*0x9e3779b97f4a7c15+purpose, purpose))
 }
 
-// drawPlan draws a seed's plan: in two of five members and ring change.
+// drawPlan draws a seed's plan: in two of five members and ring change, in two of
+// five replicas are compared.
 func drawPlan(seed uint64) plan {
 	p, r := drawStill(seed), stream(seed, streamMovePlan)
 	if chance(r, 0.4) {
 		drawMove(&p, r)
+	}
+	if r = stream(seed, streamHealPlan); chance(r, 0.4) {
+		drawHeal(&p, r)
 	}
 	return p
 }
@@ -189,7 +200,7 @@ func drawLoad(r *rand.Rand) loadPlan {
 		clients: 2 + r.IntN(6), keys: 1 + r.IntN(6), operations: 150 + r.IntN(150), think: between(r, 0, 40*time.Millisecond),
 		timeout: between(r, 500*time.Millisecond, 3*time.Second).Truncate(time.Millisecond),
 		puts:    0.2 + 0.3*r.Float64(), deletes: 0.1 * r.Float64(), updates: 0.1 + 0.2*r.Float64(),
-		blind: 0.1 + 0.1*r.Float64(), old: 0.2 * r.Float64(), maxValue: 24 + r.IntN(60),
+		undo: 0.1, blind: 0.1 + 0.1*r.Float64(), old: 0.2 * r.Float64(), maxValue: 24 + r.IntN(60),
 	}
 	if chance(r, 0.6) {
 		l.attempt = between(r, 20*time.Millisecond, 300*time.Millisecond)
@@ -249,6 +260,9 @@ func (p plan) String() string {
 	moves := "stays"
 	if p.moves() {
 		moves = fmt.Sprintf("moves, %+v", p.move)
+	}
+	if p.heals() {
+		moves += fmt.Sprintf(" heals, %+v", p.heal)
 	}
 	return fmt.Sprintf("nodes=%d partitions=%d %v durability=%v conflicts=%v spares=%d clients=%d keys=%d operations=%d loss=%.2f twice=%.2f faults=%s every %v ring %s",
 		p.nodes, p.partitions, p.properties.Quorum, p.properties.Durability, p.properties.Conflicts, p.spares, p.load.clients,

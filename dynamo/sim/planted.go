@@ -9,6 +9,30 @@ import (
 	"github.com/dynactor/dynactor/dynamo/vnode"
 )
 
+// dropExpired is the mutation that has each replica judge alone what has expired.
+func (n *node) dropExpired(p dynamo.Partition) {
+	m := &reapDrop{}
+	for _, k := range n.c.sorted[p] {
+		r := n.record(k, false)
+		alive := func(v version.Version) bool { return !v.Expired(n.now()) }
+		if len(r.Versions) > 0 && !slices.ContainsFunc(r.Versions, alive) {
+			m.keys, m.named, m.hashes = append(m.keys, len(m.keys)), append(m.named, k.index), append(m.hashes, r.CausalHash())
+		}
+	}
+	n.ask(n, p, pid{}, handoffTimeout, m)
+}
+
+// renewed is the mutation that has values live as long again where they arrive.
+func (v *vnodeShell) renewed(r version.Record) version.Record {
+	r.Versions = slices.Clone(r.Versions)
+	for i := range r.Versions {
+		if x := &r.Versions[i]; x.Expires != 0 {
+			x.Expires = v.n.now().Add(x.Expires.Sub(x.Time))
+		}
+	}
+	return r
+}
+
 // incarnation draws the name of a vnode that never ran.
 func (n *node) incarnation(p dynamo.Partition) clock.Incarnation {
 	fresh := n.c.incarnation()

@@ -149,6 +149,13 @@ func (g *getShell) answer(node dynamo.NodeID, m readReply) {
 			return
 		}
 		g.n.c.check.canonical(g.key, rec, m.record)
+		if g.n.old(m.read) {
+			g.step(request.Fail{From: node, Fetched: a.Fetched, Reason: request.TimedOut})
+			return
+		}
+		if g.asOf == 0 || m.read < g.asOf {
+			g.asOf = m.read
+		}
 		a.Found, a.Record = true, rec
 	}
 	g.step(a)
@@ -248,6 +255,7 @@ func (p *putShell) receive(from int, body any) {
 	switch m := body.(type) {
 	case prepared:
 		r := m.result
+		p.asOf = m.read
 		p.step(request.Prepared{Record: r.Stored.Record, Dot: r.Dot, Known: r.Known})
 	case durable:
 		p.step(request.Durable{From: p.n.id})
@@ -305,6 +313,9 @@ func (p *putShell) delta(rec version.Record) version.Record {
 
 func (p *putShell) coordinate(e request.Coordinate, timeout time.Duration) *coordinate {
 	m, properties := p.message, p.n.c.plan.properties
+	if m.ttl > 0 {
+		properties.TTL = m.ttl
+	}
 	return &coordinate{key: p.key.index, hintFor: e.Replica.For, sync: e.Sync, timeout: timeout, plan: p.plan, put: vnode.Put{
 		Request: m.id, Retry: m.retry, Age: m.age, Context: p.seen, Value: m.value, Tombstone: m.delete,
 		TTL: properties.TTL, Conflicts: properties.Conflicts, Now: p.n.now(), Slack: p.n.c.plan.slack,

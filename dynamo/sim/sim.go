@@ -51,6 +51,20 @@
 //	M6   what lies on a node that is gone, or at rest, is its own
 //	M7   no request is served that was planned before its partition moved
 //
+// In some runs replicas are compared in the background, and tombstones and what has
+// expired are reaped; then values rot, disks are put back from backups, messages are
+// late, and nothing but exchanges makes the replicas equal in the end:
+//
+//	T1   a hash tree that is compared is what the store holds
+//	C2   exchanges make all replicas equal within a few rounds
+//	D1   what a reaped record had covered is not back
+//	D2   only what nobody sees is reaped, and only what was decided on is dropped
+//	D3   nothing is reaped while a member is out of reach all the time
+//	D4   after two rounds without faults nothing is left to reap
+//	D5   nothing is reaped of which a member keeps something for others between its two
+//	     answers, or is another process in the second
+//	D6   a value that was told to have expired is not shown again
+//
 // The promise of I4, A1 and R1 is conditional: it holds while fewer copies are
 // destroyed than were acknowledged. So the faults that destroy durable copies
 // keep to a budget, and the checks know what was destroyed.
@@ -85,6 +99,9 @@ type Result struct {
 	// Moving: members and ring changed in the run; Moved says what happened.
 	Moving bool
 	Moved  Moved
+	// Healing: replicas were compared in the run; Healed says what came of it.
+	Healing bool
+	Healed  Healed
 	// Steps is the number of events that were run.
 	Steps uint64
 	// Hash is of all that happened, in order: equal for equal seeds.
@@ -105,7 +122,7 @@ func run(p plan, m mutation, trace func(string)) Result {
 	c.simulate()
 	return Result{
 		Seed: p.seed, Plan: p.String(), Acked: c.acked, Requests: c.requests, Steps: c.steps, Hash: c.hash, Violation: c.violation,
-		Moving: p.moves(), Moved: c.move.Moved,
+		Moving: p.moves(), Moved: c.move.Moved, Healing: p.heals(), Healed: c.healed,
 	}
 }
 
@@ -197,6 +214,40 @@ const (
 	voteTwice
 	// useEarly goes by a document that is not durable.
 	useEarly
+	// takeOld merges records however long ago they were read, dateSent dates those that a
+	// request goes on with when it sends them.
+	takeOld
+	dateSent
+	// oneRound reaps without asking again, noPause asks again at once.
+	oneRound
+	noPause
+	// absentIsClear takes it that members who do not answer keep nothing.
+	absentIsClear
+	// hintsUnseen, misplacedUnseen: an answer does not look at hints, at copies of what
+	// belongs elsewhere; restartUnseen: it does not tell that the process is another one.
+	hintsUnseen
+	misplacedUnseen
+	restartUnseen
+	// heldEarly says that a record is held before the disk has it.
+	heldEarly
+	// reapMoving reaps of a partition that moves, or while a replica is filled.
+	reapMoving
+	// dropUnchecked drops also a record that has changed.
+	dropUnchecked
+	// noSkew takes a value for expired by one clock alone; expireAlone has each replica
+	// drop what has expired by its own.
+	noSkew
+	expireAlone
+	// expiryRenewed counts a value's time to live anew where a replica gets it.
+	expiryRenewed
+	// exchangeOverwrites puts the peer's record in the place of the own one.
+	exchangeOverwrites
+	// treeKeepsDropped does not tell the tree what was dropped.
+	treeKeepsDropped
+	// equalIsFilled takes a replica for filled that was compared with one other.
+	equalIsFilled
+	// serveRestored lets a store in that was put back from a backup.
+	serveRestored
 	mutations
 )
 
@@ -205,7 +256,8 @@ var mutationNames = [...]string{
 	"contextIgnored", "contextEverything", "dedupeOff", "noSlack", "sendDelta", "corruptAsNothing", "repairHalf", "failForCertain",
 	"reuseNumbers", "serveExpired", "mergeByTime", "dropUnconfirmed", "dropChanged", "dropDamaged", "confirmEarly",
 	"keepIncarnation", "writeOnce", "readNext", "unfilledCount", "fillOne", "fillNothing", "fillEarly", "giveUnaware", "doneUnknown", "serveStale", "lostNotFilled", "dropMisplaced", "dropHomeless", "forgetPromise", "voteEarly", "hideVote", "voteTwice",
-	"useEarly",
+	"useEarly", "takeOld", "dateSent", "oneRound", "noPause", "absentIsClear", "hintsUnseen", "misplacedUnseen", "restartUnseen", "heldEarly",
+	"reapMoving", "dropUnchecked", "noSkew", "expireAlone", "expiryRenewed", "exchangeOverwrites", "treeKeepsDropped", "equalIsFilled", "serveRestored",
 }
 
 // String is the mutation's name in test output.

@@ -60,6 +60,10 @@ type vnodeShell struct {
 	durable []answer
 	made    []*put        // as the checker knows the turn's dots
 	after   []func(error) // what to do when reads see the turn, or when it failed
+
+	tree    keptTree
+	touched []touched  // by the turn
+	damaged []*keyInfo // objects that the turn could not read
 }
 
 // open leases epochs; until the lease is durable messages wait.
@@ -72,6 +76,7 @@ func (v *vnodeShell) open() {
 	if v.n.c.mutation == keepFloor && found && !meta.Clean {
 		meta.Clean, meta.Next = true, meta.Limit
 	}
+	v.loadTree()
 	state, lease := vnode.Start(meta, found, v.n.incarnation(v.partition), v.n.c.plan.lease)
 	v.state = state
 	if v.n.c.mutation == leaseLate {
@@ -194,7 +199,7 @@ func (v *vnodeShell) handle(turn []envelope) {
 		return
 	}
 	v.writes, v.commits, v.sync, v.applied, v.durable, v.fresh, v.made = nil, false, false, nil, nil, nil, nil
-	v.after = nil
+	v.after, v.touched, v.damaged = nil, nil, nil
 	for _, e := range turn {
 		late := v.n.c.now > e.expires
 		if late && v.n.c.mutation != serveExpired {
@@ -219,6 +224,14 @@ func (v *vnodeShell) handle(turn []envelope) {
 			v.dropHints(m, e.from)
 		case *fillRequest:
 			v.fill(m, e.from)
+		case *treeQuestion:
+			v.compare(m, e.from)
+		case *mergePage:
+			v.mergePage(m, e.from)
+		case *reapAsk:
+			v.reapAsk(m, e.from)
+		case *reapDrop:
+			v.reapDrop(m, e.from)
 		}
 	}
 	v.commit()
@@ -264,6 +277,7 @@ func (v *vnodeShell) load(k *keyInfo) (vnode.Stored, error) {
 		v.n.c.check.hidden(v.n, k)
 		v.writes = append(v.writes, write{key: string(vnode.CorruptKey(k.stored)), value: b})
 		v.commits = true
+		v.damaged = append(v.damaged, k)
 		return vnode.Stored{}, nil
 	}
 	return s, err
@@ -274,6 +288,7 @@ func (v *vnodeShell) set(k *keyInfo, s vnode.Stored) {
 	if v.fresh == nil {
 		v.fresh = map[int]vnode.Stored{}
 	}
+	v.touch(k)
 	v.fresh[k.index] = s
 	v.writes = append(v.writes, write{key: string(k.stored), value: vnode.AppendStored(nil, k.stored, s)})
 	v.commits = true
@@ -313,7 +328,7 @@ func (v *vnodeShell) coordinate(m *coordinate, from pid) {
 			v.mark(k, m.hintFor)
 		}
 	}
-	v.applied = append(v.applied, answer{from, prepared{result}})
+	v.applied = append(v.applied, answer{from, prepared{result, v.n.c.now}})
 	v.acknowledge(answer{from, durable{}}, m.sync)
 }
 
@@ -330,7 +345,7 @@ func (v *vnodeShell) acknowledge(a answer, sync bool) {
 
 // replicate merges a coordinator's record into what is stored.
 func (v *vnodeShell) replicate(m *replicateRequest, from pid) {
-	if !v.writable(from) || !v.current(m.plan, from) {
+	if !v.writable(from) || !v.current(m.plan, from) || !v.young(m.read, from) {
 		return
 	}
 	k := &v.n.c.keys[m.key]
@@ -385,6 +400,8 @@ func (v *vnodeShell) accept(k *keyInfo, stored vnode.Stored, in version.Record) 
 	switch v.n.c.mutation {
 	case forgetBar:
 		merged.Barred = 0
+	case expiryRenewed:
+		merged.Record = v.renewed(merged.Record)
 	case mergeByTime:
 		latest := slices.MaxFunc(merged.Record.Versions, func(a, b version.Version) int { return int(a.Time - b.Time) })
 		merged.Record.Versions = []version.Version{latest}
@@ -396,6 +413,7 @@ func (v *vnodeShell) accept(k *keyInfo, stored vnode.Stored, in version.Record) 
 // commit applies the turn's writes and arranges the answers.
 func (v *vnodeShell) commit() {
 	if v.commits {
+		v.markTree()
 		waiting := v.durable
 		b := batch{writes: v.writes, sync: v.sync}
 		if v.n.c.mutation == ackEarly {
@@ -406,6 +424,7 @@ func (v *vnodeShell) commit() {
 			v.uncommitted()
 			return
 		}
+		v.growTree()
 	}
 	for _, a := range v.applied {
 		v.n.tell(a.to, a.body)
@@ -473,7 +492,7 @@ func (v *vnodeShell) read(m *readRequest, from pid) {
 		case err != nil:
 			n.tell(from, failure{codeStorage})
 		default:
-			n.tell(from, readReply{record: rec, authoritative: proof && n.proves(k)})
+			n.tell(from, readReply{record: rec, read: n.c.now, authoritative: proof && n.proves(k)})
 		}
 	})
 }

@@ -1,7 +1,8 @@
 //go:build mutants
 
 // Command mutants plants bugs in the simulated cluster, one after the other, and runs
-// seeds until a check finds each: which one, and after how many seeds. The last line on
+// seeds until a check finds each: which one, and after how many seeds; with arguments, those
+// of these names. The last line on
 // standard output is `mutants: caught=N of=N`; the exit status is 1 unless all are
 // caught. The simulator holds the bugs and no node does; this command and what it calls
 // are behind the build tag mutants.
@@ -12,6 +13,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"sync"
 
 	"github.com/dynactor/dynactor/dynamo/sim"
@@ -19,7 +21,7 @@ import (
 
 func main() {
 	debug.SetGCPercent(400) // seeds are short and make much garbage
-	all := sim.Mutants()
+	all := slices.DeleteFunc(sim.Mutants(), func(m sim.Mutant) bool { return len(os.Args) > 1 && !slices.Contains(os.Args[1:], m.String()) })
 	work := make(chan sim.Mutant)
 	var wg sync.WaitGroup
 	var mu sync.Mutex

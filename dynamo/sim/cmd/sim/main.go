@@ -5,7 +5,8 @@
 //	sim -from 500 -seeds 100  seeds 500 to 599
 //	sim -seed 4711 [-trace]   one seed; with its whole trace
 //
-// In two of five seeds members and ring change; a line says how often. The last line on standard output is `sim: seeds=N acked=M violations=V`; the
+// In two of five seeds members and ring change, in two of five replicas are compared and
+// tombstones reaped; a line each says how often. The last line on standard output is `sim: seeds=N acked=M violations=V`; the
 // exit status is 1 unless V is 0. Progress and failures go to standard error.
 package main
 
@@ -46,6 +47,8 @@ func main() {
 	}
 	fmt.Printf("sim: moving seeds=%d versions=%d rings=%d take-overs=%d removals=%d replanned=%d\n",
 		t.moving, t.moved.Versions, t.moved.Rings, t.moved.TakeOvers, t.moved.Removals, t.moved.Replans)
+	fmt.Printf("sim: healing seeds=%d exchanges=%d mended=%d reaps=%d put-off=%d reaped=%d refused=%d restored=%d\n",
+		t.healing, t.healed.Exchanges, t.healed.Mended, t.healed.Reaps, t.healed.PutOff, t.healed.Reaped, t.healed.Refused, t.healed.Restored)
 	fmt.Printf("sim: seeds=%d acked=%d violations=%d\n", t.seeds, t.acked, t.violations)
 	if t.violations > 0 {
 		os.Exit(1)
@@ -59,6 +62,9 @@ type total struct {
 	// moving is in how many seeds members and ring changed, moved what happened there.
 	moving int
 	moved  sim.Moved
+	// healing is in how many replicas were compared.
+	healing int
+	healed  sim.Healed
 }
 
 // runAll runs seeds on all cores, each seed on one.
@@ -89,6 +95,10 @@ func (t *total) add(r sim.Result) {
 	if r.Moving {
 		t.moving++
 		t.moved.Add(r.Moved)
+	}
+	if r.Healing {
+		t.healing++
+		t.healed.Add(r.Healed)
 	}
 	if r.Violation != nil {
 		t.violations++
