@@ -10,8 +10,8 @@ import (
 // reaped.
 func healingMutants() []mutant {
 	return []mutant{
-		{mutation: takeOld, seeds: 300, breaks: []string{"D1"}, heals: true, shape: late},
-		{mutation: dateSent, seeds: 1000, breaks: []string{"D1"}, heals: true, shape: frozen},
+		{mutation: takeOld, seeds: 600, breaks: []string{"D1"}, heals: true, shape: late},
+		{mutation: dateSent, seeds: 1500, breaks: []string{"D1"}, heals: true, shape: frozen},
 		{mutation: oneRound, seeds: 300, breaks: []string{"D1"}, heals: true, shape: late},
 		{mutation: noPause, seeds: 300, breaks: []string{"D1"}, heals: true, shape: late},
 		{mutation: absentIsClear, seeds: 100, breaks: []string{"D1", "D3"}, heals: true, shape: sloppyReaps},
@@ -19,7 +19,7 @@ func healingMutants() []mutant {
 		{mutation: misplacedUnseen, seeds: 300, breaks: []string{"D1", "D5"}, heals: true, moves: true, shape: movingReaps},
 		{mutation: restartUnseen, seeds: 100, breaks: []string{"D5"}, heals: true, shape: sloppyReaps},
 		{mutation: heldEarly, seeds: 100, breaks: []string{"D1"}, heals: true, shape: slowDisks},
-		{mutation: reapMoving, seeds: 300, breaks: []string{"D1", "D5"}, heals: true, moves: true, shape: movingReaps},
+		{mutation: reapMoving, seeds: 1000, breaks: []string{"D1", "D5"}, heals: true, moves: true, shape: movingReaps},
 		{mutation: dropUnchecked, seeds: 50, breaks: []string{"D2"}, heals: true, shape: late},
 		{mutation: noSkew, seeds: 50, breaks: []string{"D2"}, heals: true, shape: func(p *plan) {
 			p.fault.skew, p.heal.skew, p.heal.ttl = 50*time.Millisecond, 200*time.Millisecond, 0.6

@@ -37,8 +37,9 @@ type node struct {
 	// rate is how fast the clock runs that measures time here.
 	rate        float64
 	pausedSince time.Duration
-	backup      map[string][]byte
-	backupOf    member.StoreID
+	// backup is an old copy of the disk that had the id backupOf; nil: none.
+	backup   map[string][]byte
+	backupOf member.StoreID
 
 	vnodes   []*vnodeShell
 	requests map[uint64]shell

@@ -16,7 +16,7 @@ func (n *node) dropExpired(p dynamo.Partition) {
 		r := n.record(k, false)
 		alive := func(v version.Version) bool { return !v.Expired(n.now()) }
 		if len(r.Versions) > 0 && !slices.ContainsFunc(r.Versions, alive) {
-			m.keys, m.named, m.hashes = append(m.keys, len(m.keys)), append(m.named, k.index), append(m.hashes, r.CausalHash())
+			m.places, m.keys, m.hashes = append(m.places, len(m.keys)), append(m.keys, k.index), append(m.hashes, r.CausalHash())
 		}
 	}
 	n.ask(n, p, pid{}, handoffTimeout, m)

@@ -13,14 +13,18 @@ import (
 	"github.com/dynactor/dynactor/dynamo/vnode"
 )
 
-// reapAsk asks a member what it has of a partition; a primary also which of the records
-// it holds. reapAnswer answers it.
-type reapAsk struct {
+// reapKeys are records of a reaping: the keys and hashes of all that it is about, and the
+// places of those that the message is about.
+type reapKeys struct {
 	round  uint64
-	keys   []int // by their place in hashes
-	named  []int // of all keys that the reaping is about, which they are
+	places []int
+	keys   []int
 	hashes [][version.HashSize]byte
 }
+
+// reapAsk asks a member what it has of a partition; a primary also which of the records
+// it holds. reapAnswer answers it.
+type reapAsk struct{ reapKeys }
 
 type reapAnswer struct {
 	round  uint64
@@ -30,12 +34,7 @@ type reapAnswer struct {
 }
 
 // reapDrop tells a primary to drop records, each only if it is the one with the hash.
-type reapDrop struct {
-	round  uint64
-	keys   []int
-	named  []int
-	hashes [][version.HashSize]byte
-}
+type reapDrop struct{ reapKeys }
 
 type reapDropped struct {
 	round uint64
@@ -91,8 +90,8 @@ func (v *vnodeShell) reapAsk(m *reapAsk, from pid) {
 		if n.c.mutation == restartUnseen {
 			a.answer.Mark[0] = 0
 		}
-		for _, i := range m.keys {
-			if n.record(&n.c.keys[m.named[i]], false).CausalHash() == m.hashes[i] {
+		for _, i := range m.places {
+			if n.record(&n.c.keys[m.keys[i]], false).CausalHash() == m.hashes[i] {
 				a.answer.Held = append(a.answer.Held, i)
 			}
 		}
@@ -126,8 +125,8 @@ func (v *vnodeShell) reapDrop(m *reapDrop, from pid) {
 		return
 	}
 	count := 0
-	for _, i := range m.keys {
-		k := &v.n.c.keys[m.named[i]]
+	for _, i := range m.places {
+		k := &v.n.c.keys[m.keys[i]]
 		have, err := v.load(k)
 		if err != nil {
 			v.n.tell(from, failure{codeStorage})
@@ -226,7 +225,7 @@ func (s *reapShell) run(effects []reap.Effect) {
 				s.n.after(0, func() { s.step(reap.Answered{Round: e.Round, Node: e.Node, Answer: s.first[e.Node]}) })
 				continue
 			}
-			s.send(e.Node, &reapAsk{round: e.Round, keys: e.Keys, named: s.keys, hashes: s.hashes})
+			s.send(e.Node, &reapAsk{reapKeys{e.Round, e.Keys, s.keys, s.hashes}})
 		case reap.Wait:
 			s.wait(e)
 		case reap.Drop:
@@ -288,7 +287,7 @@ func (s *reapShell) drop(e reap.Drop) {
 		s.limit()
 		s.n.c.check.doomed(s, e.Keys)
 	}
-	s.send(e.Node, &reapDrop{round: e.Round, keys: e.Keys, named: s.keys, hashes: s.hashes})
+	s.send(e.Node, &reapDrop{reapKeys{e.Round, e.Keys, s.keys, s.hashes}})
 }
 
 func (s *reapShell) receive(from int, body any) {
@@ -334,14 +333,18 @@ func (s *reapShell) answered(node dynamo.NodeID, m *reapAnswer) {
 func (s *reapShell) finish(o reap.Outcome) {
 	n, c := s.n, s.n.c
 	s.ended = true
-	c.tracef("%s reaps of partition %d, calm=%v: %+v", n.id, s.partition, c.calm, o)
+	c.tracef("%s reaps of partition %d: %+v", n.id, s.partition, o)
 	n.after(linger, func() { delete(n.requests, s.number) })
 	delete(n.tending.reapings, s.partition)
 	c.healed.Reaped += o.Dropped
-	if o.Complete {
-		c.healed.Reaps++
-	} else {
+	switch {
+	case !o.Complete:
 		c.healed.PutOff++
+	case !c.calm:
+		c.healed.Amid++
+		fallthrough
+	default:
+		c.healed.Reaps++
 	}
 }
 

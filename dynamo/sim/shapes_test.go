@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-var shapeSeeds = flag.Uint64("sim.shapes", 10, "seeds that TestShapes runs of each plan")
+var shapeSeeds = flag.Uint64("sim.shapes", 5, "seeds that TestShapes runs of each plan")
 
 // TestShapes: the plans that mutants are hunted with are ones that a sound cluster gets
 // through.

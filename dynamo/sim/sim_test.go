@@ -14,11 +14,12 @@ func TestSeeds(t *testing.T) {
 	if testing.Short() {
 		n = 30
 	}
-	acked, moved := 0, Moved{}
+	acked, moved, healed := 0, Moved{}, Healed{}
 	for seed := uint64(1); seed <= n; seed++ {
 		r := Run(seed, nil)
 		acked += r.Acked
 		moved.Add(r.Moved)
+		healed.Add(r.Healed)
 		if r.Violation != nil {
 			t.Errorf("seed %d: %v\n%s\nreplay: make sim SEED=%d", seed, r.Violation, r.Plan, seed)
 		}
@@ -28,6 +29,9 @@ func TestSeeds(t *testing.T) {
 	}
 	if moved.Rings < int(n) || moved.TakeOvers < int(n)/10 || moved.Removals < int(n)/20 || moved.Replans < int(n) {
 		t.Errorf("in %d seeds only %+v happened to members and rings", n, moved)
+	}
+	if h := healed; h.Exchanges < 20*int(n) || h.Mended < int(n)/2 || h.Amid < int(n)/5 || h.Reaped < int(n) || h.Refused < int(n) {
+		t.Errorf("in %d seeds only %+v was compared and reaped", n, h)
 	}
 }
 
@@ -57,7 +61,7 @@ func TestSameSeedSameTrace(t *testing.T) {
 // TestPlansVary makes sure that the seeds cover the space that they should.
 func TestPlansVary(t *testing.T) {
 	nodes, durability, faults := map[int]int{}, map[string]int{}, map[faultKind]int{}
-	sloppy, calm := 0, 0
+	sloppy, calm, reaps := 0, 0, 0
 	for seed := uint64(1); seed <= 500; seed++ {
 		p := drawStill(seed)
 		if err := p.properties.Validate(); err != nil {
@@ -67,6 +71,12 @@ func TestPlansVary(t *testing.T) {
 		durability[p.properties.Durability.String()]++
 		if p.spares > 0 {
 			sloppy++
+		}
+		if p := drawPlan(seed); p.reaps() {
+			reaps++
+			if err := p.properties.Validate(); err != nil || !p.heals() {
+				t.Fatalf("seed %d: %v, heals %v", seed, err, p.heals())
+			}
 		}
 		none := true
 		for k, w := range p.fault.weights {
@@ -79,8 +89,8 @@ func TestPlansVary(t *testing.T) {
 			calm++
 		}
 	}
-	if len(nodes) != 5 || len(durability) != 3 || len(faults) != int(faultKinds) || sloppy < 50 || calm < 20 {
-		t.Fatalf("nodes %v, durability %v, faults %v, sloppy %d, calm %d", nodes, durability, faults, sloppy, calm)
+	if len(nodes) != 5 || len(durability) != 3 || len(faults) != int(faultKinds) || sloppy < 50 || calm < 20 || reaps < 100 {
+		t.Fatalf("nodes %v, durability %v, faults %v, sloppy %d, calm %d, reaps %d", nodes, durability, faults, sloppy, calm, reaps)
 	}
 }
 
@@ -89,7 +99,7 @@ func TestPlansVary(t *testing.T) {
 // left to `make mutants`.
 func TestMutations(t *testing.T) {
 	for _, m := range mutants() {
-		if m.seeds > 50 && m.moves {
+		if m.seeds > 50 && (m.moves || m.heals) {
 			continue
 		}
 		t.Run(m.mutation.String(), func(t *testing.T) {

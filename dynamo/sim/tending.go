@@ -26,8 +26,9 @@ type tending struct {
 type Healed struct {
 	// Exchanges that were complete, and records that one side got by them.
 	Exchanges, Mended int
-	// Reaps that were complete, those that were put off, and records that were dropped.
-	Reaps, PutOff, Reaped int
+	// Reaps that were complete, so many of them Amid faults, those that were put off, and
+	// records that were dropped.
+	Reaps, Amid, PutOff, Reaped int
 	// Refused are records that came too late to be merged, Restored old backups.
 	Refused, Restored int
 }
@@ -35,7 +36,7 @@ type Healed struct {
 // Add adds what happened in another run.
 func (h *Healed) Add(o Healed) {
 	h.Exchanges, h.Mended = h.Exchanges+o.Exchanges, h.Mended+o.Mended
-	h.Reaps, h.PutOff, h.Reaped = h.Reaps+o.Reaps, h.PutOff+o.PutOff, h.Reaped+o.Reaped
+	h.Reaps, h.Amid, h.PutOff, h.Reaped = h.Reaps+o.Reaps, h.Amid+o.Amid, h.PutOff+o.PutOff, h.Reaped+o.Reaped
 	h.Refused, h.Restored = h.Refused+o.Refused, h.Restored+o.Restored
 }
 
@@ -54,6 +55,7 @@ func (n *node) tend() {
 // ticks is the time of the schedule, which nobody sets.
 func (n *node) ticks() dynamo.Timestamp { return dynamo.Timestamp(n.c.now) + 1 }
 
+// tick looks what is to be done; chance decides on the rest, so that all orders come up.
 func (n *node) tick() {
 	c := n.c
 	if c.calm && (!c.plan.moves() || c.atRest()) {

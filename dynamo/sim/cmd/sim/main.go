@@ -47,8 +47,8 @@ func main() {
 	}
 	fmt.Printf("sim: moving seeds=%d versions=%d rings=%d take-overs=%d removals=%d replanned=%d\n",
 		t.moving, t.moved.Versions, t.moved.Rings, t.moved.TakeOvers, t.moved.Removals, t.moved.Replans)
-	fmt.Printf("sim: healing seeds=%d exchanges=%d mended=%d reaps=%d put-off=%d reaped=%d refused=%d restored=%d\n",
-		t.healing, t.healed.Exchanges, t.healed.Mended, t.healed.Reaps, t.healed.PutOff, t.healed.Reaped, t.healed.Refused, t.healed.Restored)
+	fmt.Printf("sim: healing seeds=%d exchanges=%d mended=%d reaps=%d amid-faults=%d put-off=%d reaped=%d refused=%d restored=%d\n",
+		t.healing, t.healed.Exchanges, t.healed.Mended, t.healed.Reaps, t.healed.Amid, t.healed.PutOff, t.healed.Reaped, t.healed.Refused, t.healed.Restored)
 	fmt.Printf("sim: seeds=%d acked=%d violations=%d\n", t.seeds, t.acked, t.violations)
 	if t.violations > 0 {
 		os.Exit(1)
