@@ -21,6 +21,11 @@ func (c *cluster) heal() {
 			}
 		}
 	}
+	c.harden()
+}
+
+// harden makes all that is applied durable.
+func (c *cluster) harden() {
 	for _, n := range c.nodes {
 		n.disk.harden(len(n.disk.pending))
 	}
