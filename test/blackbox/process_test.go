@@ -21,6 +21,11 @@ import (
 // patience bounds every wait for the cluster.
 const patience = 60 * time.Second
 
+// messageLife is how old a record in a message may be where a test's program lets itself
+// be told: short, so that tombstones are reaped while harm is done, and processes stand
+// still for longer.
+const messageLife = "3s"
+
 // process is one node of a test.
 type process struct {
 	number              int
@@ -129,7 +134,7 @@ func (p *process) start(t *testing.T) {
 	defer log.Close()
 	cmd := exec.Command(p.args[0], p.args[1:]...)
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.Env = append(os.Environ(), "DYNACTOR_WRONG_CLOCK="+p.clock())
+	cmd.Env = append(os.Environ(), "DYNACTOR_WRONG_CLOCK="+p.clock(), "DYNACTOR_MESSAGE_LIFE="+messageLife)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -41,7 +41,7 @@ func reaped(t *testing.T, c *client.Client) (records uint64, reasons string) {
 // TestReaping: what was deleted or has expired is forgotten by all nodes, but not while one
 // of them is away; and nothing of it comes back.
 func TestReaping(t *testing.T) {
-	t.Setenv("DYNACTOR_MESSAGE_LIFE", "2s")
+	t.Parallel()
 	const keys = 200
 	ns := newNodesOf(t, wrongClock, 3, newLoopback(t, 3), "--partitions=8", "--aae-interval=1s")
 	c := connect(t, ns.all...)
