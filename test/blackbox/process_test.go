@@ -204,8 +204,9 @@ func (p *process) tail() string {
 // health is what a node says of itself.
 type health struct {
 	Health struct {
-		Ready bool `json:"ready"`
-		Hints struct {
+		Ready  bool   `json:"ready"`
+		Reason string `json:"reason"`
+		Hints  struct {
 			Records int `json:"records"`
 		} `json:"hints"`
 	} `json:"health"`
