@@ -70,6 +70,9 @@ func (e *Engine) apply(p *pebble.Batch, d storage.Durability) (h how, err error)
 	switch {
 	case d == storage.Applied:
 		h, err = noSync, e.db.Apply(p, pebble.NoSync)
+	case p.Empty():
+		// It says that all before it is durable. Pebble syncs nothing for it.
+		h = anySync
 	case e.syncing.Add(1) <= e.opts.maxSyncing:
 		h, err = ownSync, e.db.ApplyNoSyncWait(p, pebble.Sync)
 	default:
