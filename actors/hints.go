@@ -185,6 +185,7 @@ func (v *vnodeActor) stored(key []byte) (s vnode.Stored, size HintCount, there b
 	s, err = vnode.DecodeStored(key, b)
 	if isCorrupt(err) {
 		v.s.countCorrupt(v.partition, key, err)
+		v.s.hints.note(v.partition) // see loadForWrite
 		if _, _, kept := vnode.ParseHintKey(key); !kept {
 			v.write.damaged = append(v.write.damaged, bytes.Clone(key))
 		}

@@ -85,7 +85,6 @@ func (s *Services) corrupt(p dynamo.Partition, storageKey []byte, err error) {
 // countCorrupt reports a stored value that cannot be read to whoever looks.
 func (s *Services) countCorrupt(p dynamo.Partition, storageKey []byte, err error) {
 	s.Counters.Corrupt.Add(1)
-	s.hints.note(p) // an older record may take its place until an exchange mends it
 	_, key, _ := vnode.ParseObjectKey(storageKey)
 	s.Log.Error("stored value is corrupt", slog.Uint64("partition", uint64(p)),
 		slog.String("position", ring.Hash(key).String()), slog.Any("error", err))

@@ -125,6 +125,8 @@ func (t *reapsActor) answer(ctx actor.Context, m *messages.ReapRequest) {
 		s.answer(sender, self, messages.Fail(messages.CodeNotReady, "%s", why))
 	case doc == nil:
 		s.answer(sender, self, messages.Fail(messages.CodeNotReady, "%s is in no cluster yet", s.Self))
+	case int(p) >= doc.Settled.Partitions():
+		s.answer(sender, self, messages.Fail(messages.CodeInvalid, "there are %d partitions, %d is none of them", doc.Settled.Partitions(), p))
 	case s.vnodes.listed(p):
 		s.System.Root.RequestWithCustomSender(on(s.Self, vnodeName(p)), m, sender)
 	default:
@@ -245,7 +247,9 @@ func (t *reapsActor) found(ctx actor.Context, m *reapFound) {
 		t.putOff(m.look.replicaSet, m.err.Error())
 	}
 	m.look.found += len(m.keys)
-	t.begin(ctx, m.look.reapRow, m.keys)
+	if !t.begin(ctx, m.look.reapRow, m.keys) {
+		m.cursor = nil // the rest would find the same
+	}
 	if m.look.cursor = m.cursor; m.cursor == nil {
 		m.look.waiting, m.look.next = m.look.found, time.Now().Add(t.s.MessageLife/2)
 		t.look = nil
@@ -253,19 +257,19 @@ func (t *reapsActor) found(ctx actor.Context, m *reapFound) {
 	t.start()
 }
 
-// begin begins a reaping of those keys of which none runs, if there can be one.
-func (t *reapsActor) begin(ctx actor.Context, row *reapRow, keys []messages.ReapKeyOf) {
-	keys = slices.DeleteFunc(keys, func(k messages.ReapKeyOf) bool { return row.taken[k.Key] })
-	if len(keys) == 0 || t.stopping || len(t.running) >= maxReaps {
-		return
-	}
+// begin begins a reaping of those keys of which none runs. It reports whether there can be
+// more.
+func (t *reapsActor) begin(ctx actor.Context, row *reapRow, keys []messages.ReapKeyOf) bool {
 	doc := t.s.Document()
-	if doc.Version != t.version {
-		return
+	if t.stopping || len(t.running) >= maxReaps || doc.Version != t.version {
+		return false
+	}
+	if keys = slices.DeleteFunc(keys, func(k messages.ReapKeyOf) bool { return row.taken[k.Key] }); len(keys) == 0 {
+		return true
 	}
 	if why := t.s.unreapable(doc, row.partition); why != "" {
 		t.putOff(row.replicaSet, why)
-		return
+		return false
 	}
 	t.number++
 	j := &reapJob{replicaSet: row.replicaSet, number: t.number, keys: keys, doc: doc}
@@ -273,13 +277,14 @@ func (t *reapsActor) begin(ctx actor.Context, row *reapRow, keys []messages.Reap
 		actor.WithMailbox(rt.NewMailbox(rt.MailboxOptions{Size: messageSize, Registry: t.s.Registry}))), j.name())
 	if err != nil {
 		t.putOff(row.replicaSet, err.Error())
-		return
+		return false
 	}
 	j.pid = pid
 	t.running[j.number] = j
 	for _, k := range keys {
 		row.taken[k.Key] = true
 	}
+	return true
 }
 
 // unreapable says why nothing of a partition can be reaped now; empty if it can.

@@ -154,6 +154,7 @@ func (v *vnodeActor) loadForWrite(key []byte) (vnode.Stored, error) {
 	s, err := vnode.DecodeStored(key, b)
 	if isCorrupt(err) {
 		v.s.countCorrupt(v.partition, key, err)
+		v.s.hints.note(v.partition)                                 // an older record may take its place until an exchange mends it
 		v.write.damaged = append(v.write.damaged, bytes.Clone(key)) // the tree may have what it was
 		v.write.open().Set(vnode.CorruptKey(key), b)                // kept for inspection
 		return vnode.Stored{}, nil

@@ -14,7 +14,6 @@ import (
 	"github.com/dynactor/dynactor/dynamo/version"
 	"github.com/dynactor/dynactor/dynamo/vnode"
 	"github.com/dynactor/dynactor/messages"
-	"github.com/dynactor/dynactor/storage"
 )
 
 func reapKeyOf(name string, hash [version.HashSize]byte, due dynamo.Timestamp) *messages.ReapKey {
@@ -215,11 +214,6 @@ func TestMarkChanges(t *testing.T) {
 	actortest.Eventually(t, "it is clear", func() bool { _, clear := mark(); return clear })
 	if gone, _ := mark(); gone == kept {
 		t.Errorf("all hints are gone, and it is still %v", gone)
-	}
-	gone, _ := mark()
-	x.s.countCorrupt(x.p, []byte("o"), storage.ErrNotFound)
-	if now, clear := mark(); now == gone || !clear {
-		t.Errorf("a damaged record: %v, was %v, clear: %v", now, gone, clear)
 	}
 }
 

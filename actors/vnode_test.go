@@ -253,7 +253,11 @@ func TestVnodeCorruptValue(t *testing.T) {
 					t.Errorf("digest %d: a damaged value is answered with %v", digest, m)
 				}
 			}
+			seen, _ := r.s.hints.apart(0)
 			write(r, lost)
+			if after, _ := r.s.hints.apart(0); seen != 0 || after == 0 {
+				t.Errorf("reaping is told %d times of a damaged value that is seen and %d times when it was replaced, want none and some", seen, after)
+			}
 			aside, err := r.engine.Get(nil, vnode.CorruptKey(objectKey("k")))
 			if err != nil || !bytes.Equal(aside, bytesThen) {
 				t.Errorf("set aside: %x, %v", aside, err)

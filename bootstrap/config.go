@@ -99,9 +99,9 @@ func Default() Config {
 		AAEInterval: exchange.DefaultInterval,
 		Reap:        "on",
 		LogLevel:    "info",
+		LogFormat:   "text",
 
 		BackgroundFloor: int(100 * admission.Default().Floor),
-		LogFormat:       "text",
 	}
 }
 

@@ -90,6 +90,7 @@ func (n *Node) storeDocument(doc member.Document, done func(error)) {
 	n.store(documentKey, raw, done)
 }
 
+// loadVoter is readVoter for the node's own store.
 func (n *Node) loadVoter() (member.Voter, bool, error) { return readVoter(n.engine) }
 
 // readVoter reads the document and what the node has promised about the next one.

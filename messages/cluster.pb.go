@@ -1385,7 +1385,6 @@ func (x *NodeState) GetSlow() bool {
 	return false
 }
 
-// ExchangesRequest asks a node for the exchanges that it begins.
 // BackgroundRequest asks a node what it does besides serving clients.
 type BackgroundRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1624,6 +1623,7 @@ func (x *BackgroundWork) GetTookMs() uint64 {
 	return 0
 }
 
+// ExchangesRequest asks a node for the exchanges that it begins.
 type ExchangesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	TimeoutMs     uint32                 `protobuf:"varint,1,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`

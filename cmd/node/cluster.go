@@ -58,7 +58,6 @@ func (o *operator) do(s *streams, request func(context.Context, *client.Cluster)
 	})
 }
 
-// stage stages a change and says what comes next.
 // listOf asks for what all members say and prints it. Of those that did not answer it says
 // so, and prints what the others have said.
 func listOf[T any](o *operator, s *streams, ask func(*client.Cluster, context.Context) ([]T, error), show func(io.Writer, []T) error, forScripts func([]T) any) error {
@@ -76,6 +75,7 @@ func listOf[T any](o *operator, s *streams, ask func(*client.Cluster, context.Co
 	})
 }
 
+// stage stages a change and says what comes next.
 func (o *operator) stage(s *streams, c member.Change) error {
 	return o.do(s, func(ctx context.Context, cl *client.Cluster) (client.ClusterStatus, error) { return cl.Stage(ctx, c) }, showStaged)
 }

@@ -55,6 +55,25 @@ buckets:
 	}
 }
 
+// TestFileKnowsEverySetting: what can be a flag of start can be in a file.
+func TestFileKnowsEverySetting(t *testing.T) {
+	for line := range strings.SplitSeq(node(t, "", "start", "--help").out, "\n") {
+		_, flag, ok := strings.Cut(line, " --")
+		if !ok || !strings.HasPrefix(strings.TrimLeft(line, " "), "-") {
+			continue
+		}
+		name, _, _ := strings.Cut(strings.TrimPrefix(flag, "[no-]"), "=")
+		name, _, _ = strings.Cut(name, " ")
+		if name == "help" || name == "config" {
+			continue
+		}
+		r := node(t, "", "start", "--config", writeFile(t, name+": 'x y'\n"))
+		if r.code != exitUsage || strings.Contains(r.err, "unknown setting") {
+			t.Errorf("%s in a file: exit status %d, %s", name, r.code, r.err)
+		}
+	}
+}
+
 func TestPrecedenceOfSettings(t *testing.T) {
 	file := writeFile(t, "name: from-file\nzone: from-file\ncapacity: 3\nseed: [10.0.0.1:1, 10.0.0.2:2]\n")
 	t.Setenv("DYNACTOR_ZONE", "from-env")

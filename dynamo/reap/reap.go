@@ -76,10 +76,11 @@ func Due(r version.Record) (at dynamo.Timestamp, ok bool) {
 }
 
 // Reapable reports whether nobody sees anything in a record any more, by any clock that
-// is off by no more than Skew.
+// is off by no more than Skew. One of the future, of a clock that was ahead, stays: where
+// the last write wins, the next one must know its time to be later.
 func Reapable(r version.Record, now dynamo.Timestamp) bool {
 	at, ok := Due(r)
-	return ok && (at == 0 || at <= now.Add(-Skew))
+	return ok && r.Newest() <= now && (at == 0 || at <= now.Add(-Skew))
 }
 
 // State is what a reaping awaits.

@@ -119,6 +119,8 @@ func TestReapable(t *testing.T) {
 		"expired":          {[]version.Version{v(false, now.Add(-Skew))}, true},
 		"just expired":     {[]version.Version{v(false, now.Add(1-Skew))}, false},
 		"both":             {[]version.Version{v(true, 0), v(false, 1)}, true},
+		"of now":           {[]version.Version{{Dot: clock.Dot{Counter: 1}, Tombstone: true, Time: now}}, true},
+		"of the future":    {[]version.Version{{Dot: clock.Dot{Counter: 1}, Tombstone: true, Time: now + 1}}, false},
 		"expires later on": {[]version.Version{v(false, now.Add(time.Hour))}, false},
 	} {
 		if got := Reapable(version.Record{Versions: tc.versions}, now); got != tc.want {
