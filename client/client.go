@@ -207,6 +207,15 @@ func (c *Client) operated(ctx context.Context) (string, error) {
 	return node, err
 }
 
+// leaveOperated has the next request of an operator go to any connected node instead of this one every time.
+func (c *Client) leaveOperated(node string) {
+	c.operator.Lock()
+	defer c.operator.Unlock()
+	if c.operator.node == node {
+		c.operator.node = ""
+	}
+}
+
 // connectedTo waits for a node to be connected.
 func (c *Client) connectedTo(ctx context.Context, node string) error {
 	for {

@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/dynactor/dynactor/dynamo"
 	"github.com/dynactor/dynactor/dynamo/member"
 	"github.com/dynactor/dynactor/messages"
 )
@@ -116,7 +117,11 @@ func (c *Cluster) do(ctx context.Context, m *messages.ClusterRequest) (ClusterSt
 	case *messages.Failure:
 		return ClusterStatus{}, fromFailure(reply.node, r)
 	case *messages.ClusterReply:
-		return toStatus(reply.node, r)
+		status, err := toStatus(reply.node, r)
+		if m, ok := status.Document.Member(dynamo.NodeID(reply.node)); err == nil && (!ok || m.Out()) {
+			c.client.leaveOperated(reply.node) // it hears of nothing that comes after it has left
+		}
+		return status, err
 	}
 	return ClusterStatus{}, &Error{Kind: ErrInternal, Node: reply.node, Text: fmt.Sprintf("unexpected answer %T", reply.message)}
 }
