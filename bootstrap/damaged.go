@@ -20,7 +20,7 @@ import (
 // opened is for the operator.
 func (n *Node) openDisk(options pebbledb.Options) (storage.Engine, error) {
 	dir := filepath.Join(n.config.DataDir, "store")
-	e, err := openReadable(dir, options)
+	e, err := n.openReadable(dir, options)
 	if !isDamage(err) {
 		return e, err
 	}
@@ -30,17 +30,19 @@ func (n *Node) openDisk(options pebbledb.Options) (storage.Engine, error) {
 	}
 	n.log.Error("the store is damaged: it is put aside, and this node starts with an empty one, which the others fill",
 		slog.String("aside", aside), slog.Any("error", err))
-	return openReadable(dir, options)
+	return n.openReadable(dir, options)
 }
 
 // openReadable opens a store in which what the node must know of itself can be read, as
-// far as it is there.
-func openReadable(dir string, options pebbledb.Options) (storage.Engine, error) {
+// far as it is there. What is not this node's, or a newer program's, is not judged: who
+// claims the store refuses it.
+func (n *Node) openReadable(dir string, options pebbledb.Options) (storage.Engine, error) {
 	e, err := pebbledb.Open(dir, options)
 	if err != nil {
 		return nil, err
 	}
-	if _, err = readIdentity(e); err == nil || errors.Is(err, storage.ErrNotFound) {
+	id, err := readIdentity(e)
+	if err == nil && id.Format <= storeFormat && id.Node == n.config.Name && id.Cluster == n.config.Cluster {
 		_, _, err = readVoter(e)
 	}
 	if isDamage(err) {

@@ -1,6 +1,7 @@
 package bootstrap
 
 import (
+	"encoding/json"
 	"errors"
 	"io/fs"
 	"maps"
@@ -83,6 +84,40 @@ func TestSoundStoreStays(t *testing.T) {
 		t.Errorf("put aside: %v", all)
 	}
 	start(t, c).ready()
+}
+
+// TestForeignStoreStays: of a store that is not this node's, or that a newer program has
+// written, nothing is damage. It is refused and stays.
+func TestForeignStoreStays(t *testing.T) {
+	for name, tc := range map[string]struct {
+		change func(*Identity)
+		want   error
+	}{
+		"another cluster": {func(id *Identity) { id.Cluster = "other" }, ErrOtherCluster},
+		"another node":    {func(id *Identity) { id.Node = "other" }, ErrOtherNode},
+		"newer format":    {func(id *Identity) { id.Format, id.Store = storeFormat+1, "said otherwise" }, ErrNewerFormat},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := onDisk(t, seeded(t, 1))[0]
+			n := startAll(t, []Config{c})[0]
+			n.stop()
+			id := n.identity
+			tc.change(&id)
+			raw, err := json.Marshal(id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			store := filepath.Join(c.DataDir, "store")
+			rewrite(t, store, identityKey, factBytes(raw))
+			rewrite(t, store, documentKey, []byte("????not a document that this program knows"))
+			if _, err := startOn(t, c, Options{}); !errors.Is(err, tc.want) {
+				t.Errorf("started: %v, want %v", err, tc.want)
+			}
+			if all := aside(t, c); len(all) > 0 {
+				t.Errorf("put aside: %v", all)
+			}
+		})
+	}
 }
 
 // aside are the stores that were put aside.
