@@ -9,6 +9,7 @@ import (
 
 	"github.com/dynactor/dynactor/bootstrap/consultest"
 	"github.com/dynactor/dynactor/client"
+	"github.com/dynactor/dynactor/dynamo/bucket"
 	"github.com/dynactor/dynactor/dynamo/member"
 	"github.com/dynactor/dynactor/dynamo/ring"
 )
@@ -75,12 +76,12 @@ func commit(t *testing.T, c *client.Client) member.Plan {
 
 // joins is what a new node goes through: it is staged by itself and owns nothing until
 // an operator commits; then it gets its share and serves.
-func joins(t *testing.T, nodes []*testNode, c Config) {
+func joins(t *testing.T, nodes []*testNode, c Config) (fresh *testNode) {
 	t.Helper()
 	const keys = 60
 	cl := newClient(t, nodes[0])
 	fillKeys(t, cl, keys)
-	fresh := start(t, c)
+	fresh = start(t, c)
 	eventually(t, "its join being staged", func() bool { return len(nodes[0].Document().Staged) == 1 })
 	if fresh.Document() != nil || len(nodes[0].Document().Members) != len(nodes) {
 		t.Fatal("it is a member without a commit")
@@ -97,16 +98,24 @@ func joins(t *testing.T, nodes []*testNode, c Config) {
 	}
 	fresh.ready()
 	hasKeys(t, newClient(t, fresh), keys)
+	return fresh
 }
 
 // TestJoinAndLeave: a node joins, gets its share, and leaves again; what was written
-// before is there all the time.
+// before is there all the time. An operator who talks to it learns what comes after it has
+// left from others.
 func TestJoinAndLeave(t *testing.T) {
 	nodes := startAll(t, seeded(t, 3))
-	joins(t, nodes, joiner("joiner", nodes[1]))
+	fresh := joins(t, nodes, joiner("joiner", nodes[1]))
 	cl := newClient(t, nodes[0])
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
+	var operator *client.Client
+	eventually(t, "an operator talking to the joiner", func() bool {
+		operator = newClient(t, fresh)
+		status, err := operator.Cluster().Status(ctx)
+		return err == nil && status.Asked == "joiner"
+	})
 	if _, err := cl.Cluster().Stage(ctx, member.Change{Kind: member.Leave, Node: "joiner"}); err != nil {
 		t.Fatal(err)
 	}
@@ -115,6 +124,14 @@ func TestJoinAndLeave(t *testing.T) {
 	if m, _ := doc.Member("joiner"); m.Status != member.Gone || doc.Settled.Has("joiner") {
 		t.Errorf("%+v", m)
 	}
+	after, err := cl.Cluster().CreateBucket(ctx, member.Bucket{Name: "after", Properties: bucket.Default()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the operator hearing of it", func() bool {
+		status, err := operator.Cluster().Status(ctx)
+		return err == nil && status.Document.Version >= after.Document.Version
+	})
 	hasKeys(t, newClient(t, nodes[2]), 60)
 }
 

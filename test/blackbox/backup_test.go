@@ -49,7 +49,7 @@ func TestOldBackup(t *testing.T) {
 	victim.start(t)
 	eventually(t, "the old copy says that it must not serve", func() bool {
 		h, err := victim.health(t.Context())
-		return err == nil && !h.Health.Ready && strings.Contains(h.Health.Reason, "start")
+		return err == nil && !h.Health.Ready && strings.Contains(h.Health.Reason, "has been started since")
 	})
 	tr.progress(1000)
 	victim.kill(t)
