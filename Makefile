@@ -61,9 +61,10 @@ chaos: ## harm a cluster under load in every way this machine allows, CHAOS=10m;
 	DYNACTOR_CHAOS=$(CHAOS) $(GO) test -count=1 -timeout 60m -v -run TestChaos ./test/blackbox
 
 GROW ?= 1000000
+EVERY ?=
 .PHONY: grow
-grow: ## from three nodes to five and back under load with GROW=1000000 keys
-	DYNACTOR_GROW_KEYS=$(GROW) $(GO) test -count=1 -timeout 60m -v -run TestGrowAndShrink ./test/blackbox
+grow: ## from three nodes to five and back under load with GROW=1000000 keys, EVERY=10ms a request of each client
+	DYNACTOR_GROW_KEYS=$(GROW) DYNACTOR_GROW_EVERY=$(EVERY) $(GO) test -count=1 -timeout 60m -v -run TestGrowAndShrink ./test/blackbox
 
 .PHONY: heal
 heal: ## what healing costs: a lost disk under load, with the controller and without; exchanges by keys and difference

@@ -20,7 +20,8 @@ import (
 // no request fails, no write is lost, every read shows what was acknowledged before
 // it, the moves are few, and in the end each replica has the same, before any of
 // them was read. DYNACTOR_GROW_KEYS is how many keys there are at the beginning;
-// from 100,000 on the latency while data move is judged, too.
+// from 100,000 on the latency while data move is judged, too. DYNACTOR_GROW_EVERY is the
+// pause of each of the eight clients between two requests.
 func TestGrowAndShrink(t *testing.T) {
 	t.Parallel()
 	keys := 2000
@@ -36,6 +37,12 @@ func TestGrowAndShrink(t *testing.T) {
 	measured := time.Second
 	if long { // less than would keep two cores busy with five nodes at rest: their contention is not what is judged
 		c.Every, measured = 10*time.Millisecond, 20*time.Second
+	}
+	if s := os.Getenv("DYNACTOR_GROW_EVERY"); s != "" {
+		var err error
+		if c.Every, err = time.ParseDuration(s); err != nil {
+			t.Fatal(err)
+		}
 	}
 	tr := newTrial(t, ns, c)
 	began := time.Now()
