@@ -86,6 +86,60 @@ func TestSoundStoreStays(t *testing.T) {
 	start(t, c).ready()
 }
 
+// TestDamagedStoreFoundsNothing: where no other node has the data, an empty cluster must not
+// take the place of the old one. With the store repaired and put back, it goes on.
+func TestDamagedStoreFoundsNothing(t *testing.T) {
+	c := onDisk(t, seeded(t, 1))[0]
+	n := startAll(t, []Config{c})[0]
+	before := n.Document().ClusterID
+	n.stop()
+	store := filepath.Join(c.DataDir, "store")
+	old, err := os.ReadFile(one(t, filepath.Join(store, "MANIFEST-*")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Base(one(t, filepath.Join(store, "MANIFEST-*")))
+	removeAll(t, filepath.Join(store, "MANIFEST-*"))
+	for range 2 {
+		empty := start(t, c)
+		eventually(t, "it waits for one that founds", func() bool {
+			if empty.Document() != nil {
+				t.Fatal("it has founded a cluster")
+			}
+			return strings.Contains(empty.Health().Reason, "waiting for a node that founds the cluster")
+		})
+		if !strings.Contains(empty.log.String(), "founds no cluster while it is there") {
+			t.Error("the log does not say why")
+		}
+		empty.stop()
+	}
+	if err := os.RemoveAll(store); err != nil {
+		t.Fatal(err)
+	}
+	kept := filepath.Join(c.DataDir, aside(t, c)[0])
+	if err := os.WriteFile(filepath.Join(kept, name), old, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(kept, store); err != nil {
+		t.Fatal(err)
+	}
+	again := start(t, c)
+	again.ready()
+	if now := again.Document().ClusterID; now != before {
+		t.Errorf("it is in cluster %v, was in %v", now, before)
+	}
+}
+
+// one is the only file that fits.
+func one(t *testing.T, pattern string) string {
+	t.Helper()
+	all, err := filepath.Glob(pattern)
+	if err != nil || len(all) != 1 {
+		t.Fatalf("%s: %v, %v", pattern, all, err)
+	}
+	return all[0]
+}
+
 // TestForeignStoreStays: of a store that is not this node's, or that a newer program has
 // written, nothing is damage. It is refused and stays.
 func TestForeignStoreStays(t *testing.T) {
