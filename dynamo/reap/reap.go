@@ -59,10 +59,12 @@ const (
 // PauseOf is the pause for another life of messages.
 func PauseOf(life time.Duration) time.Duration { return life + life/10 }
 
-// Due is the instant from which on nobody sees anything in a record any more: 0 where
-// all was deleted, else when the last value expires. False: something in it is seen
-// until somebody writes.
+// Due is the instant from which on nobody sees anything in a record any more, for those to
+// whom it was Skew ago: when its last value expires; and at least its newest time, less Skew,
+// for one of the future, of a clock that was ahead, stays: where the last write wins, the next
+// one must know its time to be later. False: something in it is seen until somebody writes.
 func Due(r version.Record) (at dynamo.Timestamp, ok bool) {
+	at = max(0, r.Newest().Add(-Skew))
 	for _, v := range r.Versions {
 		if v.Tombstone {
 			continue
@@ -76,11 +78,10 @@ func Due(r version.Record) (at dynamo.Timestamp, ok bool) {
 }
 
 // Reapable reports whether nobody sees anything in a record any more, by any clock that
-// is off by no more than Skew. One of the future, of a clock that was ahead, stays: where
-// the last write wins, the next one must know its time to be later.
+// is off by no more than Skew.
 func Reapable(r version.Record, now dynamo.Timestamp) bool {
 	at, ok := Due(r)
-	return ok && r.Newest() <= now && (at == 0 || at <= now.Add(-Skew))
+	return ok && at <= now.Add(-Skew)
 }
 
 // State is what a reaping awaits.

@@ -137,6 +137,8 @@ func TestReapable(t *testing.T) {
 		"a tombstone":           {[]version.Version{v(true, 0)}, 0, true},
 		"one of two expires":    {[]version.Version{v(false, 7), v(false, 0)}, 0, false},
 		"the last that expires": {[]version.Version{v(false, 7), v(true, 0), v(false, 9), v(false, 8)}, 9, true},
+		"a newest time":         {[]version.Version{{Dot: clock.Dot{Counter: 1}, Tombstone: true, Time: now}}, now.Add(-Skew), true},
+		"expired, but newer":    {[]version.Version{{Dot: clock.Dot{Counter: 1}, Time: now, Expires: 9}}, now.Add(-Skew), true},
 		"a time before time":    {[]version.Version{v(false, -7)}, 0, true},
 	} {
 		if at, ok := Due(version.Record{Versions: tc.versions}); at != tc.at || ok != tc.ok {

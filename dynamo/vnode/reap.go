@@ -17,7 +17,7 @@ const reapHead = 1 + 4 + 1 + 8
 
 // Reapable is what an entry says of its object.
 type Reapable struct {
-	// Due is the instant from which on nothing of the object is seen; 0: always.
+	// Due is reap.Due of its record.
 	Due dynamo.Timestamp
 	// Hash is the CausalHash of its record.
 	Hash [version.HashSize]byte

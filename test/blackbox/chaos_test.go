@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dynactor/dynactor/client"
 	"github.com/dynactor/dynactor/test/journal"
 	"github.com/dynactor/dynactor/test/load"
 )
@@ -49,8 +50,15 @@ func TestChaos(t *testing.T) {
 	keys := keysOf(tr.stop())
 	tr.settle()
 	failed, _ := tr.load.Failures()
+	var all []client.Reaping
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("reaping: %+v", all)
+		}
+	})
 	eventually(t, "what was deleted is forgotten", func() bool {
-		all, err := tr.operator.Cluster().Reaping(t.Context())
+		var err error
+		all, err = tr.operator.Cluster().Reaping(t.Context())
 		var dropped, left uint64
 		for _, x := range all {
 			dropped, left = dropped+x.Reaped, left+x.Waiting+x.UnderWay
