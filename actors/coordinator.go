@@ -218,11 +218,26 @@ func (c *coordinatorActor) spawnPut(ctx actor.Context, p plan, m *messages.PutRe
 		return c.spawn(ctx, messages.TargetPut, a)
 	}
 	if m.GetHops() > 0 {
-		c.refuse(ctx, p.order, messages.Fail(messages.CodeUnavailable, "%s cannot coordinate writes of partition %d", c.s.Self, p.partition))
-		return nil
+		return c.spawnPassed(ctx, p, m)
 	}
 	c.s.Counters.Forwards.Add(1)
 	return c.spawn(ctx, messages.TargetForward, newForward(c.s, p, m))
+}
+
+// spawnPassed has a write that was passed on to this node, which may not coordinate it
+// as far as it knows, wait for the document of whoever passed it on, or refuses it.
+func (c *coordinatorActor) spawnPassed(ctx actor.Context, p plan, m *messages.PutRequest) error {
+	by := dynamo.NodeID(p.client.GetAddress())
+	if _, member := c.s.Document().Member(by); member && m.GetPlan() > p.version {
+		c.s.tellBehind(by, m.GetPlan())
+		return c.spawn(ctx, messages.TargetForward, newBehind(c.s, p, by, m))
+	}
+	f := messages.Fail(messages.CodeUnavailable, "%s cannot coordinate writes of partition %d", c.s.Self, p.partition)
+	if version, stale := c.s.stale(p.partition, m.GetPlan()); stale {
+		f.Code, f.DocumentVersion = messages.CodeStale, version
+	}
+	c.refuse(ctx, p.order, f)
+	return nil
 }
 
 // coordinates reports whether this node makes the dot of a write: a primary of

@@ -14,7 +14,8 @@ import (
 
 // forwardActor passes a write to a node that may coordinate it (§ 4.5), trying
 // the primaries in the order of the preference list, and passes the answer
-// back. The client is connected to this node, perhaps to no other.
+// back. The client is connected to this node, perhaps to no other. When none takes
+// it because the ring has changed since it was planned, it is planned anew.
 type forwardActor struct {
 	exchange
 	request *messages.PutRequest
@@ -28,6 +29,11 @@ type forwardActor struct {
 
 func newForward(s *Services, p plan, m *messages.PutRequest) *forwardActor {
 	return &forwardActor{exchange: exchange{s: s, plan: p}, request: m, next: s.coordinators(p)}
+}
+
+// newBehind waits for the document by which the write was passed on to this node.
+func newBehind(s *Services, p plan, by dynamo.NodeID, m *messages.PutRequest) *forwardActor {
+	return &forwardActor{exchange: exchange{s: s, plan: p, newest: m.GetPlan(), stale: &request.Outdated{Node: by}}, request: m}
 }
 
 // coordinators are the nodes that may coordinate a write, best first: primaries
@@ -60,9 +66,16 @@ func (s *Services) coordinators(p plan) []dynamo.Replica {
 
 // Receive passes the request on and its answer back.
 func (a *forwardActor) Receive(ctx actor.Context) {
+	if _, starts := ctx.Message().(*actor.Started); !starts && a.waits(ctx) {
+		return
+	}
 	switch m := ctx.Message().(type) {
 	case *actor.Started:
 		a.begin(ctx)
+		if a.stale != nil {
+			a.await(ctx)
+			return
+		}
 		a.arm(ctx, request.Arm{For: request.AwaitingQuorum})
 		a.pass(ctx)
 	case *messages.PutReply:
@@ -95,6 +108,7 @@ func (a *forwardActor) refused(ctx actor.Context, f *messages.Failure) {
 	switch {
 	case from(ctx) != a.asked:
 	case notAttempted(f.GetCode()):
+		a.refusedBy(a.asked, f)
 		a.tried = append(a.tried, string(a.asked)+": "+f.Error())
 		if a.short == nil && f.GetNeeded() > 0 {
 			a.short = f
@@ -115,15 +129,20 @@ func (a *forwardActor) pass(ctx actor.Context) {
 		}
 		w := repeated(a.request, time.Since(a.started), a.left())
 		w.Hops++
+		w.Plan = a.plan.version
 		a.asked = node
 		ctx.Request(on(node, nameCoordinator), w)
 		return
 	}
-	if a.short != nil {
+	_, stale := a.s.stale(a.plan.partition, a.plan.version)
+	switch {
+	case (stale || a.newest > a.plan.version) && a.outdated(request.Outdated{Node: a.asked}):
+		a.await(ctx)
+	case a.short != nil:
 		a.finish(ctx, a.short)
-		return
+	default:
+		a.finish(ctx, messages.Fail(messages.CodeUnavailable, "no node that may coordinate the write took it: %v", a.tried))
 	}
-	a.finish(ctx, messages.Fail(messages.CodeUnavailable, "no node that may coordinate the write took it: %v", a.tried))
 }
 
 func (a *forwardActor) finish(ctx actor.Context, m any) {
@@ -136,7 +155,7 @@ func (a *forwardActor) finish(ctx actor.Context, m any) {
 func notAttempted(code uint32) bool {
 	switch code {
 	case messages.CodeOverloaded, messages.CodeUnreachable, messages.CodeNotReady, messages.CodeUnavailable,
-		messages.CodeUnsupported, messages.CodeStorage:
+		messages.CodeUnsupported, messages.CodeStorage, messages.CodeStale:
 		return true
 	}
 	return false

@@ -78,7 +78,7 @@ func repeated(m *messages.PutRequest, d time.Duration, left uint32) *messages.Pu
 	return &messages.PutRequest{
 		Bucket: m.GetBucket(), Key: m.GetKey(), Value: m.GetValue(), Context: m.GetContext(), Delete: m.GetDelete(),
 		Quorum: m.GetQuorum(), RequestId: m.GetRequestId(), AgeMs: m.GetAgeMs() + uint32(d.Milliseconds()),
-		Retry: m.GetRetry(), Hops: m.GetHops(), TimeoutMs: left,
+		Retry: m.GetRetry(), Hops: m.GetHops(), Plan: m.GetPlan(), TimeoutMs: left,
 	}
 }
 

@@ -410,7 +410,9 @@ type PutRequest struct {
 	// Whether this is a repeated attempt.
 	Retry bool `protobuf:"varint,10,opt,name=retry,proto3" json:"retry,omitempty"`
 	// How often the request was passed on; a node passes it on once.
-	Hops          uint32 `protobuf:"varint,11,opt,name=hops,proto3" json:"hops,omitempty"`
+	Hops uint32 `protobuf:"varint,11,opt,name=hops,proto3" json:"hops,omitempty"`
+	// The version of the cluster document that the node that passed it on went by.
+	Plan          uint64 `protobuf:"varint,12,opt,name=plan,proto3" json:"plan,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -518,6 +520,13 @@ func (x *PutRequest) GetRetry() bool {
 func (x *PutRequest) GetHops() uint32 {
 	if x != nil {
 		return x.Hops
+	}
+	return 0
+}
+
+func (x *PutRequest) GetPlan() uint64 {
+	if x != nil {
+		return x.Plan
 	}
 	return 0
 }
@@ -1717,7 +1726,7 @@ const file_messages_client_proto_rawDesc = "" +
 	"expires_ns\x18\x04 \x01(\x12R\texpiresNs\"V\n" +
 	"\bGetReply\x120\n" +
 	"\x06values\x18\x01 \x03(\v2\x18.dynactor.messages.ValueR\x06values\x12\x18\n" +
-	"\acontext\x18\x02 \x01(\fR\acontext\"\xb0\x02\n" +
+	"\acontext\x18\x02 \x01(\fR\acontext\"\xc4\x02\n" +
 	"\n" +
 	"PutRequest\x12\x16\n" +
 	"\x06bucket\x18\x01 \x01(\fR\x06bucket\x12\x10\n" +
@@ -1733,7 +1742,8 @@ const file_messages_client_proto_rawDesc = "" +
 	"\x06age_ms\x18\t \x01(\rR\x05ageMs\x12\x14\n" +
 	"\x05retry\x18\n" +
 	" \x01(\bR\x05retry\x12\x12\n" +
-	"\x04hops\x18\v \x01(\rR\x04hops\"@\n" +
+	"\x04hops\x18\v \x01(\rR\x04hops\x12\x12\n" +
+	"\x04plan\x18\f \x01(\x04R\x04plan\"@\n" +
 	"\bPutReply\x12\x18\n" +
 	"\acontext\x18\x01 \x01(\fR\acontext\x12\x1a\n" +
 	"\breplicas\x18\x02 \x01(\rR\breplicas\"F\n" +
