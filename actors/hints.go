@@ -99,6 +99,19 @@ func (t *hintTable) slots() []slot {
 	})
 }
 
+// nodes are those that something of the partition is kept for.
+func (t *hintTable) nodes(p dynamo.Partition) []dynamo.NodeID {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var out []dynamo.NodeID
+	for at := range t.rows {
+		if at.partition == p {
+			out = append(out, at.node)
+		}
+	}
+	return out
+}
+
 // of is how much a slot holds.
 func (t *hintTable) of(at slot) HintCount {
 	t.mu.Lock()
@@ -317,9 +330,9 @@ func (v *vnodeActor) dropHints(m *dropHints, sender *actor.PID) {
 	if !v.writable(sender) {
 		return
 	}
-	kept := 0
+	kept, lacking := 0, v.s.hints.nodes(v.partition)
 	for i := range m.hints {
-		dropped, err := v.dropHint(&m.hints[i])
+		dropped, err := v.dropHint(&m.hints[i], lacking)
 		if err != nil {
 			v.s.answer(sender, v.self, v.readFailure(err))
 			return
@@ -331,7 +344,8 @@ func (v *vnodeActor) dropHints(m *dropHints, sender *actor.PID) {
 	v.write.acknowledge(answer{sender, &hintsDropped{kept: kept}}, true)
 }
 
-func (v *vnodeActor) dropHint(h *hint) (dropped bool, err error) {
+// dropHint drops one record, if it may; lacking are those for whom hints are kept.
+func (v *vnodeActor) dropHint(h *hint, lacking []dynamo.NodeID) (dropped bool, err error) {
 	node, _, kept := vnode.ParseHintKey(h.key)
 	if !kept && v.owns(vnode.ObjectN(h.object)) {
 		return false, nil // the ring has changed: it belongs here
@@ -351,6 +365,9 @@ func (v *vnodeActor) dropHint(h *hint) (dropped bool, err error) {
 		return false, nil
 	}
 	if !kept {
+		if marked, err := v.marked(h.object, lacking); marked || err != nil {
+			return false, err
+		}
 		v.write.touch(h.key, have)
 		v.s.hints.note(v.partition)
 	}
@@ -359,6 +376,18 @@ func (v *vnodeActor) dropHint(h *hint) (dropped bool, err error) {
 		v.countHint(node, HintCount{Records: -1, Bytes: -size.Bytes})
 	}
 	return true, nil
+}
+
+// marked reports whether a mark says that one of the nodes lacks an object: what it is to
+// get is then nowhere but in that object.
+func (v *vnodeActor) marked(object []byte, nodes []dynamo.NodeID) (bool, error) {
+	for _, node := range nodes {
+		s, _, there, err := v.stored(vnode.AppendHintKey(nil, node, object))
+		if err != nil || there && s.Record.IsZero() {
+			return true, err
+		}
+	}
+	return false, nil
 }
 
 // handoff takes records that another node kept for this one, or that this one asked

@@ -11,6 +11,7 @@ import (
 	"github.com/dynactor/dynactor/dynamo"
 	"github.com/dynactor/dynactor/dynamo/hashtree"
 	"github.com/dynactor/dynactor/dynamo/member"
+	"github.com/dynactor/dynactor/dynamo/ring"
 	"github.com/dynactor/dynactor/dynamo/transfer"
 	"github.com/dynactor/dynactor/dynamo/vnode"
 	"github.com/dynactor/dynactor/messages"
@@ -103,6 +104,35 @@ func TestMisplacedObjects(t *testing.T) {
 	}
 	if tree, err := hashtree.Decode(saved, x.doc.Settled.Partitions(), x.p); err != nil || tree.Root() != (hashtree.Node{}) {
 		t.Errorf("the tree has %v, %v", tree.Root(), err)
+	}
+}
+
+// TestMisplacedAndMarked: a misplaced object stays as long as a mark says that a replica
+// which is down lacks it: the mark has nothing else to give.
+func TestMisplacedAndMarked(t *testing.T) {
+	t.Parallel()
+	x := startLeftover(t, 2, func(x *leftover) { x.refuseAll(busy()) })
+	down, marked := string(x.primaries[0]), keyOf(x.names[0])
+	x.opinions.set(x.primaries[0], true)
+	x.peers.Handle(down, nil)
+	actortest.Eventually(t, "the partition's vnode marks it", func() bool {
+		if x.s.hints.count().Records == 0 {
+			x.system.Root.Send(on("n1", vnodeName(x.p)), &keepHint{key: marked, n: 3, position: ring.Hash(marked).Bytes(), node: x.primaries[0]})
+		}
+		return x.s.hints.count().Records == 1
+	})
+	x.refuseAll(nil)
+	actortest.Eventually(t, "the other one is gone", func() bool { return x.left() == 1 })
+	tries := x.others[string(x.primaries[1])].handed()
+	actortest.Eventually(t, "it was tried again", func() bool { return x.others[string(x.primaries[1])].handed() > tries })
+	if got := storedIn(t, x.engine, x.p, marked.Name); got.IsZero() || x.s.idle() {
+		t.Fatalf("n1 has %v, idle: %v", got, x.s.idle())
+	}
+	x.peers.Handle(down, x.others[down].receive)
+	x.opinions.set(x.primaries[0], false)
+	actortest.Eventually(t, "the node is idle", x.s.idle)
+	if got := x.others[down].holds(marked.Name).Versions; x.left() != 0 || len(got) != 1 {
+		t.Errorf("%d left; who was down has %v", x.left(), got)
 	}
 }
 
