@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -36,6 +37,10 @@ func (m *membershipActor) forcing(r *messages.ClusterRequest) (*change, error) {
 	}}, err
 }
 
+// hearing is how long a node that starts may take to reach the members that live, or to
+// hear of them: until then it knows of nobody that he is lost.
+const hearing = 5 * time.Second
+
 // alive says how this node knows that a member is not lost; empty if it does not.
 func (m *membershipActor) alive(node dynamo.NodeID) string {
 	switch {
@@ -43,6 +48,8 @@ func (m *membershipActor) alive(node dynamo.NodeID) string {
 		return fmt.Sprintf("%s answers %s", node, m.s.Self)
 	case time.Since(m.renewed[node]) < renewedLately:
 		return fmt.Sprintf("%s has heard of %s just now", m.s.Self, node)
+	case time.Since(m.began) < cmp.Or(m.s.hearing, hearing):
+		return fmt.Sprintf("%s has just started, and may not have reached %s yet; try again in some seconds", m.s.Self, node)
 	}
 	return ""
 }

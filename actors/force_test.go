@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/dynactor/dynactor/actors/actortest"
 	"github.com/dynactor/dynactor/dynamo"
@@ -56,6 +57,7 @@ func startCut(t *testing.T, nodes ...dynamo.NodeID) (*rig, *reached, *lockedBuff
 	t.Helper()
 	x, log := &reached{nodes: nodes}, &lockedBuffer{}
 	r := start(t, setup{nodes: 5, change: func(c *Config) {
+		c.hearing = time.Nanosecond
 		c.Reachable, c.Log = x.reaches, slog.New(slog.NewTextHandler(log, nil))
 	}})
 	return r, x, log
@@ -119,6 +121,35 @@ func TestForceIsRefused(t *testing.T) {
 	reached.set("n1", "n2")
 	x["n2"].set(func() { x["n2"].mute = true })
 	refused(removing("n3", "n4", "n5"), messages.CodeUnavailable, "without n2")
+	if doc := r.s.Document(); doc.Version != 1 {
+		t.Errorf("in force is %v", doc)
+	}
+}
+
+// TestForceSoonAfterTheStart: a node that may not have heard of those who live yet gives up
+// nobody, neither as the one that is asked nor as one of those that vote.
+func TestForceSoonAfterTheStart(t *testing.T) {
+	t.Parallel()
+	r := start(t, setup{nodes: 5, change: func(c *Config) {
+		c.hearing = time.Hour
+		c.Reachable = (&reached{nodes: []dynamo.NodeID{"n1", "n2"}}).reaches
+	}})
+	r.electors()
+	next, err := r.doc.Force([]dynamo.NodeID{"n3", "n4", "n5"}, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const why = "n1 has just started, and may not have reached n3 yet"
+	if _, f := r.operate(removing("n3", "n4", "n5")); f.GetCode() != messages.CodeInvalid || !strings.Contains(f.GetText(), why) {
+		t.Errorf("asked: %v", f)
+	}
+	r.probe.Ask(on("n1", nameMembership), messages.FromPrepare(member.Prepare{
+		Cluster: r.doc.ClusterID, Version: next.Version, Ballot: member.Ballot{Round: 1, Node: "n2", Start: 1}, Base: 1, Lost: []dynamo.NodeID{"n3", "n4", "n5"},
+	}))
+	reply, err := messages.ToReply(actortest.Next[*messages.RegisterReply](t, r.probe))
+	if o, ok := reply.(member.Opposed); err != nil || !ok || !strings.Contains(o.Why, why) {
+		t.Errorf("to vote: %v, %v", reply, err)
+	}
 	if doc := r.s.Document(); doc.Version != 1 {
 		t.Errorf("in force is %v", doc)
 	}

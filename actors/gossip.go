@@ -35,6 +35,7 @@ type gossip struct {
 	// they lack is sent after that once: one that cannot use it would lack it for ever.
 	contacted map[dynamo.NodeID]bool
 	timer     *rt.Timer
+	began     time.Time // before it the node had heard of nobody
 	last      time.Time // of the rounds
 	// due is when this node takes the movement on from the version, if nobody does
 	// before.
@@ -92,6 +93,7 @@ func (m *membershipActor) failure(ctx actor.Context, f *messages.Failure) {
 
 func (m *membershipActor) startGossip() {
 	m.rows, m.renewed, m.contacted = member.Rows{}, map[dynamo.NodeID]time.Time{}, map[dynamo.NodeID]bool{}
+	m.began = time.Now()
 	m.armGossip()
 }
 

@@ -99,6 +99,8 @@ type Config struct {
 	Reap bool
 	// pace is for tests.
 	pace upkeepPace
+	// hearing is for tests; 0 takes the usual.
+	hearing time.Duration
 	// Founding is how this node takes part in founding a cluster.
 	Founding Founding
 }
