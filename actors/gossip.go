@@ -56,6 +56,7 @@ func (m *membershipActor) gossips(ctx actor.Context) {
 	case *gossipTime:
 		if msg.by == m {
 			m.armGossip()
+			m.commitAgain(ctx)
 			if m.s.quarantined() == "" {
 				m.round1(ctx)
 				m.lead(ctx)

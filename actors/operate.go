@@ -45,6 +45,10 @@ func (m *membershipActor) operate(ctx actor.Context, r *messages.ClusterRequest)
 		m.s.Log.Info("operator", slog.String("asked", c.what), slog.Uint64("version", d.Version))
 		m.s.answer(asker, m.self, m.status(d))
 	}
+	if r.GetOperation() == messages.OperationCommit {
+		m.commit(ctx, &commit{change: c, version: r.GetVersion(), until: time.Now().Add(min(reachTime, time.Until(c.until)/2))})
+		return
+	}
 	m.propose(ctx, c)
 }
 
@@ -116,7 +120,7 @@ func changeFailure(err error) *messages.Failure {
 	switch {
 	case errors.Is(err, member.ErrUndecided):
 		code = messages.CodeUnknown
-	case errors.Is(err, member.ErrNoMajority), errors.Is(err, member.ErrNotAll):
+	case errors.Is(err, member.ErrNoMajority), errors.Is(err, member.ErrNotAll), errors.Is(err, errUnreached):
 		code = messages.CodeUnavailable
 	case errors.Is(err, member.ErrOvertaken), errors.Is(err, member.ErrPlanChanged), errors.Is(err, errTwin):
 		code = messages.CodeConflict

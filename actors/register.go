@@ -33,6 +33,8 @@ const (
 type register struct {
 	voter   *member.Voter
 	changes []*change
+	// commits wait for those that they make members.
+	commits []*commit
 	running *member.Proposal
 	again   *rt.Timer
 	// waiting are told once a version is in force here.
@@ -251,11 +253,14 @@ func (m *membershipActor) end() {
 		}
 		c.done(m.voter.Document, err)
 	}
+	for _, c := range m.commits {
+		c.change.done(m.voter.Document, fmt.Errorf("%w: %s stops or starts over", errNotBegun, m.s.Self))
+	}
 	m.tellWaiting(math.MaxUint64) // what was decided stays so
 	for _, pid := range m.askers {
 		m.s.answer(pid, m.self, messages.Fail(messages.CodeNotReady, "%s stops or starts over", m.s.Self))
 	}
-	m.changes, m.askers, m.running = nil, nil, nil
+	m.changes, m.commits, m.askers, m.running = nil, nil, nil, nil
 }
 
 // carryOut does what a proposal asks for, in order. The round comes first: no ballot
