@@ -5,6 +5,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/dynactor/dynactor/actors/actortest"
 	"github.com/dynactor/dynactor/dynamo"
@@ -84,4 +85,34 @@ func TestCommitReaches(t *testing.T) {
 	if m, ok := r.s.Document().Member("n4"); !ok || m.Status != member.Joining {
 		t.Errorf("n4 is %v", m)
 	}
+}
+
+// TestBehindAsksOnce: many requests may show that there is a newer document; one question
+// is enough, and another one when there is an even newer document or no answer came.
+func TestBehindAsksOnce(t *testing.T) {
+	t.Parallel()
+	r := start(t, setup{nodes: 3, change: func(c *Config) { c.Reachable = func(n dynamo.NodeID) bool { return n == "n1" } }})
+	asked := make(chan struct{}, 1000)
+	r.peers.Handle("n2", func(m actortest.Received) {
+		if _, ok := m.Message.(*messages.GossipRequest); ok {
+			asked <- struct{}{}
+		}
+	})
+	told := func(version uint64) {
+		for range 100 {
+			r.s.tellBehind("n2", version)
+		}
+		r.probe.Ask(on("n1", nameMembership), &messages.RingRequest{}) // when it answers, it has heard all
+		actortest.Next[*messages.RingReply](t, r.probe)
+	}
+	began := time.Now()
+	told(7)
+	told(6)
+	told(8)
+	// On a machine that stands still some of the answers count as lost.
+	if n, most := len(asked), 2+int(time.Since(began)/gossipTick); n < 2 || n > most {
+		t.Errorf("asked %d times, want 2 to %d", n, most)
+	}
+	n := len(asked)
+	actortest.Eventually(t, "it asks again", func() bool { told(8); return len(asked) > n })
 }

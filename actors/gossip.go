@@ -34,9 +34,13 @@ type gossip struct {
 	// contacted are members whose answer is awaited to what this node knows. What
 	// they lack is sent after that once: one that cannot use it would lack it for ever.
 	contacted map[dynamo.NodeID]bool
-	timer     *rt.Timer
-	began     time.Time // before it the node had heard of nobody
-	last      time.Time // of the rounds
+	// sought is the newest version that was asked for because a request showed that
+	// there is one, asking when.
+	sought uint64
+	asking time.Time
+	timer  *rt.Timer
+	began  time.Time // before it the node had heard of nobody
+	last   time.Time // of the rounds
 	// due is when this node takes the movement on from the version, if nobody does
 	// before.
 	due     time.Time
@@ -69,9 +73,7 @@ func (m *membershipActor) gossips(ctx actor.Context) {
 	case *messages.GossipReply:
 		m.answerGossip(ctx, msg)
 	case *behind:
-		if m.voter != nil && msg.version > m.voter.Document.Version {
-			m.contact(ctx, msg.node)
-		}
+		m.fallenBehind(ctx, msg)
 	case *factsChanged:
 		if m.voter != nil {
 			m.factsChanged(ctx)
@@ -118,6 +120,19 @@ func (m *membershipActor) round1(ctx actor.Context) {
 	}
 	if len(peers) > 0 {
 		m.contact(ctx, peers[rand.N(len(peers))])
+	}
+}
+
+// fallenBehind asks a node for the newer document that it knows. Every request that was
+// planned with an old one tells of it, and one question is enough for all; should it be
+// lost, the next request asks again.
+func (m *membershipActor) fallenBehind(ctx actor.Context, b *behind) {
+	switch {
+	case m.voter == nil || b.version <= m.voter.Document.Version:
+	case b.version <= m.sought && time.Since(m.asking) < gossipTick:
+	default:
+		m.sought, m.asking = b.version, time.Now()
+		m.contact(ctx, b.node)
 	}
 }
 
