@@ -1219,6 +1219,7 @@ type Fill struct {
 	Partition     uint32                 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
 	Node          string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
 	Whole         bool                   `protobuf:"varint,3,opt,name=whole,proto3" json:"whole,omitempty"`
+	Since         uint64                 `protobuf:"varint,4,opt,name=since,proto3" json:"since,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1272,6 +1273,13 @@ func (x *Fill) GetWhole() bool {
 		return x.Whole
 	}
 	return false
+}
+
+func (x *Fill) GetSince() uint64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
 }
 
 // Change is a staged change of the members.
@@ -1796,11 +1804,12 @@ const file_messages_client_proto_rawDesc = "" +
 	"\x06Switch\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\rR\tpartition\x12\x0e\n" +
 	"\x02at\x18\x02 \x01(\x04R\x02at\x12\x12\n" +
-	"\x04done\x18\x03 \x01(\bR\x04done\"N\n" +
+	"\x04done\x18\x03 \x01(\bR\x04done\"d\n" +
 	"\x04Fill\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\rR\tpartition\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x14\n" +
-	"\x05whole\x18\x03 \x01(\bR\x05whole\"\xbb\x01\n" +
+	"\x05whole\x18\x03 \x01(\bR\x05whole\x12\x14\n" +
+	"\x05since\x18\x04 \x01(\x04R\x05since\"\xbb\x01\n" +
 	"\x06Change\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\rR\x04kind\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x121\n" +

@@ -553,8 +553,11 @@ type FillRequest struct {
 	// Answer with hashes of the records instead of the records.
 	Digests bool `protobuf:"varint,7,opt,name=digests,proto3" json:"digests,omitempty"`
 	// Answer with these records, and nothing else; the cursor is not used.
-	Wanted        []*FillKey `protobuf:"bytes,8,rep,name=wanted,proto3" json:"wanted,omitempty"`
-	TimeoutMs     uint32     `protobuf:"varint,9,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	Wanted    []*FillKey `protobuf:"bytes,8,rep,name=wanted,proto3" json:"wanted,omitempty"`
+	TimeoutMs uint32     `protobuf:"varint,9,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	// The version of the document since which the asker lacks what it asks for, if it was
+	// lost; else 0. The vnode must know of that loss.
+	Since         uint64 `protobuf:"varint,10,opt,name=since,proto3" json:"since,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -648,6 +651,13 @@ func (x *FillRequest) GetWanted() []*FillKey {
 func (x *FillRequest) GetTimeoutMs() uint32 {
 	if x != nil {
 		return x.TimeoutMs
+	}
+	return 0
+}
+
+func (x *FillRequest) GetSince() uint64 {
+	if x != nil {
+		return x.Since
 	}
 	return 0
 }
@@ -2128,7 +2138,7 @@ const file_messages_replica_proto_rawDesc = "" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12\x16\n" +
 	"\x06record\x18\x03 \x01(\fR\x06record\"$\n" +
 	"\fHandoffReply\x12\x14\n" +
-	"\x05batch\x18\x01 \x01(\x04R\x05batch\"\x82\x02\n" +
+	"\x05batch\x18\x01 \x01(\x04R\x05batch\"\x98\x02\n" +
 	"\vFillRequest\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\rR\tpartition\x12\f\n" +
 	"\x01n\x18\x02 \x01(\rR\x01n\x12\x16\n" +
@@ -2139,7 +2149,9 @@ const file_messages_replica_proto_rawDesc = "" +
 	"\adigests\x18\a \x01(\bR\adigests\x122\n" +
 	"\x06wanted\x18\b \x03(\v2\x1a.dynactor.messages.FillKeyR\x06wanted\x12\x1d\n" +
 	"\n" +
-	"timeout_ms\x18\t \x01(\rR\ttimeoutMs\"3\n" +
+	"timeout_ms\x18\t \x01(\rR\ttimeoutMs\x12\x14\n" +
+	"\x05since\x18\n" +
+	" \x01(\x04R\x05since\"3\n" +
 	"\aFillKey\x12\x16\n" +
 	"\x06bucket\x18\x01 \x01(\fR\x06bucket\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\"\x8f\x02\n" +

@@ -68,6 +68,14 @@ type Engine interface {
 	// NewBatch starts an empty batch.
 	NewBatch() Batch
 
+	// Drop removes every key in [lower, upper) without reading what is there, so that
+	// it also rids the store of what cannot be read; nothing when upper is not above
+	// lower. It returns when that is durable. If what lies next to the range cannot be
+	// told from it for damage, it is ErrDamaged, and nothing is removed; a range that
+	// holds the damage whole can be dropped. The caller sees to it that nobody writes in
+	// the range meanwhile. It waits for the disk.
+	Drop(lower, upper []byte) error
+
 	// Stats returns figures for health, metrics and the console.
 	Stats() Stats
 
@@ -124,6 +132,9 @@ type Stats struct {
 	Commits, Syncs uint64
 	// Pending is how many batches were committed and are not yet durable.
 	Pending int
+	// Corruptions is how many damaged blocks reads, and the engine's work in the
+	// background, have met since opening; one counts each time.
+	Corruptions uint64
 	// Full says that commits are refused with ErrFull for lack of room.
 	Full bool
 	// Failed is the error that stopped the engine, or nil.

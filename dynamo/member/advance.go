@@ -57,7 +57,7 @@ func (d *Document) filled(facts map[dynamo.NodeID]Facts) bool {
 		}
 		fact := facts[f.Node]
 		_, done := slices.BinarySearch(fact.Filled, f.Partition)
-		return done && fact.Target == target && fact.Store == m.Store && d.due(f)
+		return done && fact.Target == target && fact.Store == m.Store && fact.Known >= f.Since && d.due(f)
 	})
 	return len(d.Movement.Filling) < before
 }

@@ -175,7 +175,7 @@ func TestValidateMovement(t *testing.T) {
 		t.Fatalf("%+v", switched.Movement)
 	}
 	fill := func(p dynamo.Partition, node dynamo.NodeID, whole bool) func(*Document) {
-		return func(d *Document) { d.Movement.Filling = []Fill{{p, node, whole}} }
+		return func(d *Document) { d.Movement.Filling = []Fill{{Partition: p, Node: node, Whole: whole}} }
 	}
 	moving := joint.Movement.Filling[0]
 	old := slices.DeleteFunc(joint.Settled.Replicas(moving.Partition), func(node dynamo.NodeID) bool { return joint.isNew(moving.Partition, node) })

@@ -54,6 +54,9 @@ type Fill struct {
 	// Whole: the node's disk was lost, so that it lacks everything, also where it is
 	// new by the next list. Otherwise it lacks only what it is new for.
 	Whole bool
+	// Since is the version of the document in which the node said that it has lost the
+	// replica (LoseReplica): what it or others know by an older one is of before. 0: never.
+	Since uint64
 }
 
 func (m Movement) equal(o Movement) bool {
@@ -255,10 +258,12 @@ func (d *Document) Sources(f Fill, n int) []dynamo.NodeID {
 // Gives reports whether a source that goes by this document may serve a fill of the
 // receiver, whose store is named, for the target. It must refuse writes that were
 // planned before the receiver had to have them: what it took later would be
-// missed. So it knows that the movement is joint, and the receiver's new store.
+// missed. So it knows that the movement is joint, the receiver's new store, and that it
+// has lost the replica.
 func (d *Document) Gives(f Fill, store StoreID, target uint64) bool {
 	m, ok := d.Member(f.Node)
-	return ok && m.Store == store && d.Target() == target && d.due(f)
+	known, _ := d.Filling(f.Partition, f.Node)
+	return ok && m.Store == store && known.Since == f.Since && d.Target() == target && d.due(f)
 }
 
 // Target is the version of the ring that fills are for: a fact that was found for
@@ -272,10 +277,21 @@ func (d *Document) Target() uint64 {
 
 // Moved reports whether requests for the partition that were planned with the older
 // document must not be served with this one: they would use other replicas, or
-// others of them would have to answer; or a replica has lost its disk since, so that
-// what it has confirmed counts no more.
+// others of them would have to answer; or a replica has lost its disk since, or its data of
+// the partition, so that what it has confirmed counts no more.
 func (d *Document) Moved(older *Document, p dynamo.Partition) bool {
-	return d.otherReplicas(older, p, d.Reading(p), older.Reading(p)) || d.otherBoth(older, p)
+	return d.lost(p) > older.Version || d.otherReplicas(older, p, d.Reading(p), older.Reading(p)) || d.otherBoth(older, p)
+}
+
+// lost is the version in which a replica of a partition was lost last, as far as it is being
+// filled still: who gives it data knows of it, and who does not need not.
+func (d *Document) lost(p dynamo.Partition) (version uint64) {
+	for _, f := range d.Movement.Filling {
+		if f.Partition == p {
+			version = max(version, f.Since)
+		}
+	}
+	return version
 }
 
 func (d *Document) otherBoth(older *Document, p dynamo.Partition) bool {

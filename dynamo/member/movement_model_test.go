@@ -1,6 +1,7 @@
 package member
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"math"
@@ -38,11 +39,12 @@ type moving struct {
 	broken  string
 }
 
-type modelCounts struct{ writes, joint, reads, refused, switches, settled, lost, removed int }
+type modelCounts struct{ writes, joint, reads, refused, switches, settled, lost, removed, damaged int }
 
 func (c *modelCounts) add(o modelCounts) {
 	c.writes, c.joint, c.reads, c.refused = c.writes+o.writes, c.joint+o.joint, c.reads+o.reads, c.refused+o.refused
 	c.switches, c.settled, c.lost, c.removed = c.switches+o.switches, c.settled+o.settled, c.lost+o.lost, c.removed+o.removed
+	c.damaged += o.damaged
 }
 
 type movingNode struct {
@@ -58,6 +60,10 @@ type movingNode struct {
 	pulled map[dynamo.NodeID]bool
 	filled map[dynamo.Partition]bool
 	said   []Facts
+	// damaged: something cannot be read of the replica, as was found out by version found of
+	// the document; unreadable: the key itself. since is the loss for which all was dropped.
+	damaged, unreadable bool
+	found, since        uint64
 }
 
 type keyWrite struct {
@@ -142,7 +148,7 @@ func (w *moving) publish(why string, d Document) {
 	case w.hole == "":
 	case m.Status == Gone, m.Removed && d.Next == nil && !d.Movement.Queued:
 		w.hole = ""
-	case !w.nodes[w.hole].dead && m.Store == w.nodes[w.hole].store && !whole:
+	case !w.nodes[w.hole].dead && m.Store == w.nodes[w.hole].store && !whole && !w.nodes[w.hole].damaged:
 		w.hole = ""
 	}
 }
@@ -175,6 +181,13 @@ func (w *moving) learn(n *movingNode, d *Document) {
 	if d.Target() != n.target {
 		n.target = d.Target()
 		n.reset()
+	}
+	if f, ok := d.Filling(0, n.id); ok && f.Since > n.since {
+		n.since, n.data, n.damaged, n.unreadable = f.Since, 0, false, false
+		if w.bug != "filled once and lost again" {
+			n.reset()
+		}
+		w.logf("%s drops the replica", n.id)
 	}
 	w.logf("%s learns %d, moved at %d", n.id, d.Version, n.moved)
 }
@@ -229,10 +242,12 @@ func (w *moving) fill(n *movingNode) {
 		switch aimed := s.doc.Target() == n.doc.Target(); {
 		case !f.Whole && w.bug == "source that does not know", f.Whole && w.bug == "source of a lost disk that does not know":
 			gives = true
+		case w.bug == "source that does not know of the loss" && f.Since > 0:
+			gives = aimed
 		case f.Whole && w.bug == "new places of a lost disk are filled too early":
 			gives = aimed && m.Store == n.store
 		}
-		if s.serves() && gives {
+		if s.serves() && !s.unreadable && gives {
 			n.data |= s.data
 			n.pulled[s.id] = true
 			w.logf("%s takes %b from %s at %d", n.id, s.data, s.id, s.doc.Version)
@@ -270,6 +285,9 @@ func (w *moving) advance(fresh bool) bool {
 		f := n.said[i]
 		if w.bug == "done without knowing" && d.Movement.Joint != 0 || w.bug == "joint without knowing" && d.Next != nil && d.Movement.Joint == 0 {
 			f.Known = math.MaxUint64
+		}
+		if w.bug == "facts of before the loss" {
+			f.Known = max(f.Known, n.since)
 		}
 		facts[id] = f
 	}
@@ -407,6 +425,34 @@ func (w *moving) loseDisk(n *movingNode) {
 	n.store, n.data = w.newStore(), 0
 	n.reset()
 	w.logf("%s loses its disk", n.id)
+}
+
+// damage makes something of a replica unreadable; giveUp proposes to lose it.
+func (w *moving) damage(n *movingNode) {
+	if m, ok := w.newest().Member(n.id); !ok || !w.may() || w.W == 1 || !n.serves() || m.Removed || m.Store != n.store || n.damaged {
+		return
+	}
+	if from, to := n.doc.FillRange(Fill{Node: n.id, Whole: true}); from > to {
+		return
+	}
+	w.hole, n.damaged, n.unreadable, n.found = n.id, true, w.r.IntN(2) == 0, n.doc.Version
+	w.counts.damaged++
+	w.logf("%s is damaged, the key itself: %v", n.id, n.unreadable)
+}
+
+func (w *moving) giveUp(n *movingNode) {
+	if !n.damaged || !n.serves() {
+		return
+	}
+	next, err := w.newest().LoseReplica(0, n.id, n.store, n.found)
+	switch {
+	case errors.Is(err, ErrPlanChanged): // it is no replica any more
+		n.damaged, n.unreadable, n.data = false, false, 0
+	case err != nil:
+		w.logf("%s is not given up: %v", n.id, err)
+	case next.Version > w.newest().Version:
+		w.publish("loss of the replica on "+string(n.id), next)
+	}
 }
 
 func (w *moving) takeOver(n *movingNode) {

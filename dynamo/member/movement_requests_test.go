@@ -19,6 +19,9 @@ func (w *moving) served(n *movingNode, plan *Document) bool {
 	if !n.serves() {
 		return false
 	}
+	if n.unreadable || n.damaged && plan.Version > n.doc.Version && w.bug != "takes what was planned after the loss" {
+		return false
+	}
 	if plan.Version < n.moved && w.bug != "stale is served" {
 		w.counts.refused++
 		return false

@@ -95,6 +95,19 @@ func (e *Engine) Scan(lower, upper []byte, visit func(key, value []byte) bool) e
 	return e.inner.Scan(lower, upper, visit)
 }
 
+// Drop implements storage.Engine; all of the cache goes.
+func (e *Engine) Drop(lower, upper []byte) error {
+	for i := range e.shards {
+		e.shards[i].beginRange()
+	}
+	defer func() {
+		for i := range e.shards {
+			e.shards[i].endRange()
+		}
+	}()
+	return e.inner.Drop(lower, upper)
+}
+
 // NewBatch implements storage.Engine.
 func (e *Engine) NewBatch() storage.Batch {
 	return &batch{engine: e, inner: e.inner.NewBatch()}

@@ -6,7 +6,10 @@
 package faulty
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/dynactor/dynactor/storage"
@@ -26,6 +29,7 @@ type Engine struct {
 	reads   fault
 	commits fault
 	syncs   fault
+	damage  []damage
 	held    bool
 	closing bool
 	pending int
@@ -36,6 +40,50 @@ type Engine struct {
 type fault struct {
 	err   error
 	after int
+}
+
+// damage is a range that cannot be read.
+type damage struct{ lower, upper []byte }
+
+// Damage lets every Get of a key in [lower, upper) that is there, and every Scan that meets
+// one, fail with storage.ErrDamaged, until the range is dropped whole.
+func (e *Engine) Damage(lower, upper []byte) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.damage = append(e.damage, damage{bytes.Clone(lower), bytes.Clone(upper)})
+}
+
+// damaged reports whether a key cannot be read.
+func (e *Engine) damaged(key []byte) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.ContainsFunc(e.damage, func(d damage) bool {
+		return bytes.Compare(d.lower, key) <= 0 && bytes.Compare(key, d.upper) < 0
+	})
+}
+
+// Drop implements storage.Engine. A cut through a damaged range is refused.
+func (e *Engine) Drop(lower, upper []byte) error {
+	if err := e.dropDamage(lower, upper); err != nil {
+		return err
+	}
+	return e.inner.Drop(lower, upper)
+}
+
+func (e *Engine) dropDamage(lower, upper []byte) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.failed != nil {
+		return e.failed
+	}
+	within := func(d damage) bool { return bytes.Compare(lower, d.lower) <= 0 && bytes.Compare(d.upper, upper) <= 0 }
+	for _, d := range e.damage {
+		if !within(d) && bytes.Compare(d.lower, upper) < 0 && bytes.Compare(lower, d.upper) < 0 {
+			return fmt.Errorf("faulty: drop: %w", storage.ErrDamaged)
+		}
+	}
+	e.damage = slices.DeleteFunc(e.damage, within)
+	return nil
 }
 
 // hit counts one call and returns the error it is to fail with.
@@ -155,7 +203,11 @@ func (e *Engine) Get(dst, key []byte) ([]byte, error) {
 	if err := e.readFault(); err != nil {
 		return dst, err
 	}
-	return e.inner.Get(dst, key)
+	out, err := e.inner.Get(dst, key)
+	if err == nil && e.damaged(key) {
+		return dst, fmt.Errorf("faulty: get: %w", storage.ErrDamaged)
+	}
+	return out, err
 }
 
 // Scan implements storage.Engine.
@@ -163,7 +215,15 @@ func (e *Engine) Scan(lower, upper []byte, visit func(key, value []byte) bool) e
 	if err := e.readFault(); err != nil {
 		return err
 	}
-	return e.inner.Scan(lower, upper, visit)
+	var damage error
+	err := e.inner.Scan(lower, upper, func(key, value []byte) bool {
+		if e.damaged(key) {
+			damage = fmt.Errorf("faulty: scan: %w", storage.ErrDamaged)
+			return false
+		}
+		return visit(key, value)
+	})
+	return errors.Join(err, damage)
 }
 
 func (e *Engine) readFault() error {

@@ -103,6 +103,21 @@ func ascend(t *btree.BTreeG[entry], lower, upper []byte, visit func(entry) bool)
 	})
 }
 
+// Drop implements storage.Engine.
+func (e *Engine) Drop(lower, upper []byte) error {
+	if !e.ops.Enter() {
+		return storage.ErrClosed
+	}
+	defer e.ops.Leave()
+	if bytes.Compare(lower, upper) >= 0 {
+		return nil
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.apply(&op{opDeleteRange, lower, upper})
+	return nil
+}
+
 // NewBatch implements storage.Engine.
 func (e *Engine) NewBatch() storage.Batch { return &batch{e: e} }
 

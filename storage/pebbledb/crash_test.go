@@ -53,8 +53,10 @@ const seqKey = "seq" // every batch writes its number here, so it says what is t
 type history struct {
 	seed      uint64
 	batches   [][]edit
+	drops     map[int]edit // ranges that are dropped before a batch, by its number
 	submitted atomic.Int64 // batches given to Commit, the current one included
 	acked     atomic.Int64 // of these, done(nil) with Synced: number of the last
+	dropsDone atomic.Int64 // the last drop that has returned came before this batch
 }
 
 // edit is one write: a set, a delete (no value) or a range delete (upper set).
@@ -91,10 +93,33 @@ func newHistory(seed uint64, n int) *history {
 	return h
 }
 
+// withDrops drops a range before one in eight batches.
+func (h *history) withDrops() *history {
+	rng := rand.New(rand.NewPCG(h.seed, 17))
+	h.drops = map[int]edit{}
+	for n := range h.batches {
+		if rng.IntN(8) == 0 {
+			from := rng.IntN(40)
+			h.drops[n+1] = edit{key: fmt.Sprintf("k%02d", from), upper: fmt.Sprintf("k%02d", from+1+rng.IntN(10))}
+		}
+	}
+	return h
+}
+
+// dropped is what is left of a state by the drop before batch n.
+func (h *history) dropped(m map[string]string, n int) map[string]string {
+	if ed, ok := h.drops[n]; ok {
+		m = maps.Clone(m)
+		maps.DeleteFunc(m, func(k, _ string) bool { return ed.key <= k && k < ed.upper })
+	}
+	return m
+}
+
 // state returns what the store holds after the first n batches.
 func (h *history) state(n int) map[string]string {
 	m := map[string]string{}
-	for _, batch := range h.batches[:n] {
+	for i, batch := range h.batches[:n] {
+		m = h.dropped(m, i+1)
 		for _, ed := range batch {
 			switch {
 			case ed.upper != "":
@@ -112,6 +137,13 @@ func (h *history) state(n int) map[string]string {
 // commit gives batch n (from 1) to the engine. One in five need not be durable; one
 // in three is waited for, so that there are both small and large groups.
 func (h *history) commit(e storage.Engine, n int) error {
+	if ed, ok := h.drops[n]; ok {
+		if err := e.Drop([]byte(ed.key), []byte(ed.upper)); err != nil {
+			return err
+		}
+		h.acked.Store(int64(n - 1)) // it is durable, and so is all before it
+		h.dropsDone.Store(int64(n))
+	}
 	b := e.NewBatch()
 	for _, ed := range h.batches[n-1] {
 		switch {
@@ -149,8 +181,9 @@ func contents(e storage.Engine) (map[string]string, error) {
 }
 
 // check compares the store with the history: it must hold the first m batches,
-// whole, for an m from acked to submitted. It returns m.
-func (h *history) check(e storage.Engine, acked, submitted int64) (int64, error) {
+// whole, for an m from acked to submitted, and what is dropped before batch dropped is gone.
+// What is dropped before the next batch may be. It returns m.
+func (h *history) check(e storage.Engine, acked, submitted, dropped int64) (int64, error) {
 	got, err := contents(e)
 	if err != nil {
 		return 0, err
@@ -165,7 +198,7 @@ func (h *history) check(e storage.Engine, acked, submitted int64) (int64, error)
 		return m, fmt.Errorf("holds %d batches; %d were durable and %d submitted", m, acked, submitted)
 	}
 	want := h.state(int(m))
-	if maps.Equal(got, want) {
+	if maps.Equal(got, want) && dropped <= m || maps.Equal(got, h.dropped(want, int(m)+1)) {
 		return m, nil
 	}
 	for _, k := range slices.Sorted(maps.Keys(want)) {
@@ -187,6 +220,7 @@ func crashOptions(fs vfs.FS) Options {
 type crash struct {
 	fs               *vfs.MemFS
 	acked, submitted int64
+	dropped          int64
 	op               string
 }
 
@@ -222,9 +256,9 @@ func (c *crasher) String() string { return "crasher" }
 // take crashes now. What was acknowledged is read before the disk, what was
 // submitted after it, so both bounds hold.
 func (c *crasher) take(op string) {
-	acked := c.h.acked.Load()
+	acked, dropped := c.h.acked.Load(), c.h.dropsDone.Load()
 	clone := c.fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: c.percent, RNG: c.rng})
-	c.crashes = append(c.crashes, crash{clone, acked, c.h.submitted.Load(), op})
+	c.crashes = append(c.crashes, crash{clone, acked, c.h.submitted.Load(), dropped, op})
 }
 
 func newCrasher(h *history, percent, every int) *crasher {
@@ -252,7 +286,7 @@ func TestCrash(t *testing.T) {
 }
 
 func playCrashes(t *testing.T, seed uint64, percent int) {
-	h := newHistory(seed, 120)
+	h := newHistory(seed, 120).withDrops()
 	// The first operations one by one, later ones at a stride.
 	every := 7
 	if seed%2 == 0 {
@@ -296,8 +330,9 @@ func playCrashes(t *testing.T, seed uint64, percent int) {
 // reopenAfter opens a crashed store, crashing again at a random operation of Open,
 // opens what that left, and writes to it.
 func reopenAfter(h *history, at crash, percent int, rng *rand.Rand) error {
-	promise := &history{seed: h.seed, batches: h.batches}
+	promise := &history{seed: h.seed, batches: h.batches, drops: h.drops}
 	promise.acked.Store(at.acked)
+	promise.dropsDone.Store(at.dropped)
 	promise.submitted.Store(at.submitted)
 	c := &crasher{fs: at.fs, h: promise, percent: percent, every: 1 + rng.IntN(12), rng: rng}
 	if err := reopen(c.watched(), promise, at); err != nil {
@@ -320,7 +355,7 @@ func reopen(fs vfs.FS, h *history, at crash) error {
 	if err != nil {
 		return err
 	}
-	m, err := h.check(e, at.acked, at.submitted)
+	m, err := h.check(e, at.acked, at.submitted, at.dropped)
 	if err != nil {
 		return errors.Join(err, e.Close())
 	}
@@ -337,7 +372,7 @@ func reopen(fs vfs.FS, h *history, at crash) error {
 	if err != nil {
 		return fmt.Errorf("second open: %w", err)
 	}
-	_, err = h.check(e, end, end)
+	_, err = h.check(e, end, end, at.dropped)
 	return errors.Join(err, e.Close())
 }
 
@@ -351,7 +386,7 @@ func TestRestarts(t *testing.T) {
 		var acked int64
 		for start := 0; ; start++ {
 			e := open(t, "db", crashOptions(fs))
-			m, err := h.check(e, acked, h.submitted.Load())
+			m, err := h.check(e, acked, h.submitted.Load(), 0)
 			if err != nil {
 				t.Fatalf("seed %d, start %d: %v", seed, start, err)
 			}

@@ -117,6 +117,8 @@ func (e *Engine) Stats() storage.Stats {
 		Pending: int(e.pending.Load()),
 		Full:    e.space.full(),
 		Failed:  e.failure.err(),
+
+		Corruptions: e.corruptions.Load(),
 	}
 	if e.wrecked.Load() || !e.ops.Enter() {
 		return s

@@ -182,7 +182,7 @@ func checkFrozen(t *testing.T, h *history, c *crasher, seed uint64) {
 	c.take("after close")
 	for _, at := range c.crashes {
 		e := open(t, "db", crashOptions(at.fs))
-		if _, err := h.check(e, at.acked, at.submitted); err != nil {
+		if _, err := h.check(e, at.acked, at.submitted, 0); err != nil {
 			t.Errorf("seed %d: disk broken at %s: %v", seed, at.op, err)
 		}
 		if err := e.Close(); err != nil {

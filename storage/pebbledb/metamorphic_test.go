@@ -47,7 +47,7 @@ func randomOptions(rng *rand.Rand, fs vfs.FS) (Options, string) {
 // and changes of the options in between: the results are all the same.
 func TestMetamorphic(t *testing.T) {
 	for _, seed := range crashSeeds(t, 3) {
-		h := newHistory(seed, 500)
+		h := newHistory(seed, 500).withDrops()
 		want := h.state(len(h.batches))
 		rng := rand.New(rand.NewPCG(seed, 19))
 		for variant := range 4 {

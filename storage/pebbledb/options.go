@@ -144,6 +144,8 @@ func (o *Options) pebble(fs vfs.FS, logger pebble.Logger, events *pebble.EventLi
 		Logger:                logger,
 		EventListener:         events,
 	}
+	// Drop has the disk take the excision before it returns, and learns of its errors.
+	p.Experimental.DisableIngestAsFlushable = func() bool { return true }
 	p.TargetFileSizes[0] = 4 << 20
 	for i := range p.Levels {
 		l := &p.Levels[i]

@@ -285,6 +285,7 @@ func testClosed(t *testing.T, e storage.Engine) {
 		"scan":          e.Scan(nil, nil, func(_, _ []byte) bool { return true }),
 		"commit before": before.Commit(storage.Synced, never),
 		"commit after":  after.Commit(storage.Applied, never),
+		"drop":          e.Drop([]byte("a"), []byte("b")),
 		"close":         e.Close(),
 	} {
 		if !errors.Is(err, storage.ErrClosed) {

@@ -280,3 +280,38 @@ func testScanVisitMayUseEngine(t *testing.T, e storage.Engine) {
 		t.Fatalf("%d inner entries, %v", inner, err)
 	}
 }
+
+// testDrop: the range is gone, whatever a cache has of it, its neighbours are not, and it can
+// be written again.
+func testDrop(t *testing.T, e storage.Engine) {
+	for _, k := range []string{"a", "b", "b1", "c", "d"} {
+		commit(t, e, set(k, "1"))
+		wantValue(t, e, k, "1")
+	}
+	drop := func(lower, upper string) {
+		t.Helper()
+		if err := e.Drop([]byte(lower), []byte(upper)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	drop("b", "c")
+	wantAbsent(t, e, "b")
+	wantAbsent(t, e, "b1")
+	want := []string{"a=1", "c=1", "d=1"}
+	if got := scan(t, e, "", ""); !reflect.DeepEqual(got, want) {
+		t.Fatalf("scan = %q, want %q", got, want)
+	}
+	commit(t, e, set("b", "2"), set("bb", "2"))
+	drop("c", "b")
+	drop("b", "b")
+	drop("b", "")
+	drop("bb", "bc")
+	want = []string{"a=1", "b=2", "c=1", "d=1"}
+	if got := scan(t, e, "", ""); !reflect.DeepEqual(got, want) {
+		t.Fatalf("scan = %q, want %q", got, want)
+	}
+	drop("", "z")
+	if got := scan(t, e, "", ""); len(got) > 0 {
+		t.Fatalf("scan = %q", got)
+	}
+}

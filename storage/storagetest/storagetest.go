@@ -32,6 +32,7 @@ func Run(t *testing.T, open Open) {
 		{"BatchUsedTwice", testBatchUsedTwice},
 		{"EmptyBatch", testEmptyBatch},
 		{"DeleteRange", testDeleteRange},
+		{"Drop", testDrop},
 		{"ScanBounds", testScanBounds},
 		{"ScanStops", testScanStops},
 		{"ScanSnapshot", testScanSnapshot},
