@@ -97,7 +97,7 @@ func (v *vnodeActor) onStore(e rt.Envelope, reply *messages.ExchangeReply, read 
 // asker, and answers if not: both are replicas that reads use, and lack nothing, and
 // their documents say the same of the partition.
 func (v *vnodeActor) comparable(plan uint64, n int, incarnation []byte, sender *actor.PID) bool {
-	if !v.serves(sender) {
+	if !v.serves(sender) || v.refuses(plan, sender) {
 		return false
 	}
 	var f *messages.Failure
@@ -179,6 +179,7 @@ func (v *vnodeActor) learn(records []messages.Replicate, bits uint8) (out []aae.
 			before, after, err = v.accept(r, position)
 		}
 		if err != nil {
+			v.s.met(v.partition, err)
 			v.s.Log.Error("a record was refused", slog.Uint64("partition", uint64(v.partition)), slog.Any("error", err))
 			damaged++
 			continue
@@ -220,6 +221,7 @@ func (s *Services) unreadable(p dynamo.Partition, n int, leaf hashtree.Prefix, e
 	if errors.Is(err, storage.ErrClosed) || errors.Is(err, storage.ErrFailed) {
 		return err
 	}
+	s.met(p, err)
 	s.Log.Error("a leaf of a hash tree cannot be read", slog.Uint64("partition", uint64(p)), slog.Int("n", n), slog.String("leaf", leaf.String()),
 		slog.Any("error", err))
 	return nil

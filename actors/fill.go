@@ -140,7 +140,7 @@ func (a *fillActor) send(ctx actor.Context) {
 	e := a.asking
 	m := &messages.FillRequest{
 		Partition: uint32(a.partition), N: uint32(e.N), Target: a.target, Store: a.s.Founding.Config.Self.Store[:], Batch: e.Batch,
-		Cursor: e.Cursor, Digests: e.Digests, TimeoutMs: uint32(transferTimeout.Milliseconds()),
+		Since: a.since, Cursor: e.Cursor, Digests: e.Digests, TimeoutMs: uint32(transferTimeout.Milliseconds()),
 	}
 	if e.Wanted > 0 {
 		a.wanted = a.wanted[len(a.wanted)-e.Wanted:] // those before were handled

@@ -30,7 +30,7 @@ const digestBytes = 4 << 20
 // turn. From here on it refuses such, so that each write that the read misses went
 // to the new replica itself.
 func (v *vnodeActor) fill(m *messages.FillRequest, e rt.Envelope) {
-	if !v.serves(e.Sender) {
+	if !v.serves(e.Sender) || v.refuses(0, e.Sender) {
 		return
 	}
 	s, self, partition, sender, began := v.s, v.self, v.partition, e.Sender, v.began
@@ -73,7 +73,7 @@ func (v *vnodeActor) noSource(m *messages.FillRequest, asker dynamo.NodeID) stri
 	switch {
 	case doc.Target() != m.GetTarget():
 		return fmt.Sprintf("asked by ring %d, it goes by %d", m.GetTarget(), doc.Target())
-	case !lacks || !doc.Gives(f, member.StoreID(m.GetStore()), m.GetTarget()):
+	case f.Since != m.GetSince(), !lacks || !doc.Gives(f, member.StoreID(m.GetStore()), m.GetTarget()):
 		return fmt.Sprintf("does not know that %s lacks something, or that writes go to it", asker)
 	case !doc.Holds(v.partition, int(m.GetN()), v.s.Self):
 		return "is no replica"
@@ -91,6 +91,7 @@ func (s *Services) fillReply(p dynamo.Partition, batch uint64, req messages.Fill
 		err = s.readPage(out, p, req)
 	}
 	if err != nil {
+		s.met(p, err)
 		return messages.Fail(messages.CodeStorage, "read partition %d on %s: %v", p, s.Self, err)
 	}
 	return out
@@ -183,6 +184,7 @@ func (s *Services) differing(p dynamo.Partition, n int, digests []messages.Diges
 		}
 		// One that is damaged here is set aside by the vnode that merges it.
 		if err != nil && !errors.Is(err, storage.ErrNotFound) && !isCorrupt(err) {
+			s.met(p, err)
 			return nil, err
 		}
 		if err != nil || stored.Record.CausalHash() != d.Hash {

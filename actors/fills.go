@@ -18,26 +18,27 @@ import (
 type filledTable struct {
 	mu         sync.Mutex
 	target     uint64
-	partitions map[dynamo.Partition]bool
+	partitions map[dynamo.Partition]uint64 // with the loss (member.Fill.Since) that they were filled after
 }
 
-func (t *filledTable) add(target uint64, p dynamo.Partition) {
+func (t *filledTable) add(target uint64, p dynamo.Partition, since uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.target != target || t.partitions == nil {
-		t.target, t.partitions = target, map[dynamo.Partition]bool{}
+		t.target, t.partitions = target, map[dynamo.Partition]uint64{}
 	}
-	t.partitions[p] = true
+	t.partitions[p] = since
 }
 
-func (t *filledTable) has(target uint64, p dynamo.Partition) bool {
+func (t *filledTable) has(target uint64, f member.Fill) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.target == target && t.partitions[p]
+	since, ok := t.partitions[f.Partition]
+	return t.target == target && ok && since >= f.Since
 }
 
 // filledFacts are the partitions that this node has filled for the document's
-// target, ascending.
+// target, ascending; not those that were lost since, or that may have to be.
 func (s *Services) filledFacts() (target uint64, partitions []dynamo.Partition) {
 	doc := s.Document()
 	if doc == nil {
@@ -45,11 +46,15 @@ func (s *Services) filledFacts() (target uint64, partitions []dynamo.Partition) 
 	}
 	t := &s.filled
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	if target = doc.Target(); t.target == target {
 		partitions = slices.Sorted(maps.Keys(t.partitions))
 	}
-	return target, partitions
+	t.mu.Unlock()
+	return target, slices.DeleteFunc(partitions, func(p dynamo.Partition) bool {
+		f, _ := doc.Filling(p, s.Self)
+		f.Partition = p
+		return !t.has(target, f) || s.losses.doubted(p)
+	})
 }
 
 // filling is a fill and what it is for. It outlives the actors that run it, so that
@@ -58,6 +63,7 @@ type filling struct {
 	partition dynamo.Partition
 	target    uint64
 	joint     bool
+	since     uint64 // the loss that it is for
 	streams   []transfer.Stream
 	fill      *transfer.Fill
 }
@@ -71,7 +77,7 @@ func (t *transfersActor) toFill(doc *member.Document) []work {
 		return nil
 	}
 	for _, f := range doc.FillsOf(t.s.Self) {
-		if !t.s.filled.has(doc.Target(), f.Partition) {
+		if !t.s.filled.has(doc.Target(), f) {
 			out = append(out, work{slot: slot{partition: f.Partition}, fill: true})
 		}
 	}
@@ -114,10 +120,11 @@ func (s *Services) unsourced(doc *member.Document, p dynamo.Partition) map[int][
 func (t *transfersActor) filling(doc *member.Document, p dynamo.Partition) *filling {
 	target, joint := doc.Target(), doc.Movement.Joint != 0
 	f := t.fills[p]
-	if f == nil || f.target != target || f.joint != joint {
+	lack, _ := doc.Filling(p, t.s.Self)
+	if f == nil || f.target != target || f.joint != joint || f.since != lack.Since {
 		// An answer to an earlier fill, perhaps of before a restart of this node,
 		// finds this one under its name, so numbers are not used twice.
-		f = &filling{partition: p, target: target, joint: joint, fill: transfer.NewFill(rand.Uint64() >> 1)}
+		f = &filling{partition: p, target: target, joint: joint, since: lack.Since, fill: transfer.NewFill(rand.Uint64() >> 1)}
 		t.fills[p] = f
 	}
 	f.streams = t.s.streamsOf(doc, p)
@@ -146,14 +153,14 @@ func (t *transfersActor) filled(ctx actor.Context, m *fillEnded) {
 	}
 	delete(t.later, w)
 	joint := doc.Movement.Joint != 0
-	if doc.Target() != m.of.target || joint != m.of.joint || !m.of.fill.Covers(t.s.streamsOf(doc, p)) {
+	if lack, _ := doc.Filling(p, t.s.Self); doc.Target() != m.of.target || joint != m.of.joint || lack.Since != m.of.since || !m.of.fill.Covers(t.s.streamsOf(doc, p)) {
 		return // begun again, or gone on with
 	}
 	delete(t.fills, p)
 	for n, lost := range t.s.unsourced(doc, p) {
 		t.s.Log.Error("no replica is left that has the data", slog.Uint64("partition", uint64(p)), slog.Int("n", n), slog.Any("replicas", lost))
 	}
-	t.s.filled.add(m.of.target, p)
+	t.s.filled.add(m.of.target, p, m.of.since)
 	t.s.Counters.Filled.Add(uint64(m.outcome.Merged))
 	t.s.Log.Info("partition filled", slog.Uint64("partition", uint64(p)), slog.Int("records", m.outcome.Merged), slog.Int("damaged", m.outcome.Damaged))
 	ctx.Send(on(t.s.Self, nameMembership), &factsChanged{})

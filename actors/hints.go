@@ -393,7 +393,12 @@ func (v *vnodeActor) marked(object []byte, nodes []dynamo.NodeID) (bool, error) 
 // handoff takes records that another node kept for this one, or that this one asked
 // for to fill the partition.
 func (v *vnodeActor) handoff(m *messages.HandoffRequest, sender *actor.PID) {
-	if !v.writable(sender) || !v.serves(sender) {
+	// What is handed over is dropped by who had it: not to one that may drop it next.
+	if !v.writable(sender) || !v.serves(sender) || v.refuses(0, sender) {
+		return
+	}
+	if v.s.losses.doubted(v.partition) {
+		v.s.answer(sender, v.self, messages.Fail(messages.CodeNotReady, "partition %d on %s is damaged", v.partition, v.s.Self))
 		return
 	}
 	all, err := messages.ToHandoff(m)
@@ -420,6 +425,7 @@ func (v *vnodeActor) handoff(m *messages.HandoffRequest, sender *actor.PID) {
 			v.s.answer(sender, v.self, messages.Fail(messages.CodeInvalid, "position %x: %v", position, err))
 			return
 		case err != nil:
+			v.s.met(v.partition, err)
 			v.s.answer(sender, v.self, v.readFailure(err))
 			return
 		}

@@ -66,6 +66,7 @@ func (s *Services) listKeys(vnodePID, sender *actor.PID, p dynamo.Partition, m *
 		return
 	}
 	if err != nil {
+		s.met(p, err)
 		s.answer(sender, vnodePID, messages.Fail(messages.CodeStorage, "list partition %d on %s: %v", p, s.Self, err))
 		return
 	}

@@ -59,6 +59,8 @@ type membershipActor struct {
 	// offers are documents of other nodes that name this one.
 	offers map[dynamo.NodeID]member.Document
 	note   string
+	// losing are the partitions whose loss is being proposed.
+	losing map[dynamo.Partition]bool
 	joining
 	register
 	gossip

@@ -106,6 +106,8 @@ type Health struct {
 	Partitions int `json:"partitions"`
 	// Hints is what is kept for other nodes.
 	Hints HintCount `json:"hints"`
+	// Damage is what could not be read of the store.
+	Damage Damage `json:"damage"`
 }
 
 // Health tells how the node is right now.
@@ -121,6 +123,7 @@ func (s *Services) health() (Health, <-chan struct{}) {
 	up, all, problem, changed := s.vnodes.serving()
 	h := Health{Serving: up, Partitions: all, Hints: s.hints.count()}
 	doc := s.Document()
+	h.Damage = s.damage(doc)
 	if doc != nil {
 		// Vnodes that are still to be started have no row.
 		h.Partitions = max(all, len(doc.Vnodes(s.Self)))

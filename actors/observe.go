@@ -50,6 +50,8 @@ type Counters struct {
 	Reaps, ReapsPutOff, Reaped atomic.Uint64
 	// TooOld are messages whose records were read from a store too long ago to be merged.
 	TooOld atomic.Uint64
+	// Lost are replicas that were dropped because something of them could not be read.
+	Lost atomic.Uint64
 	// Corrupt are stored values that failed their checksum.
 	Corrupt atomic.Uint64
 }

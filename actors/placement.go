@@ -66,7 +66,7 @@ func (v *vnodeActor) readable(n int) bool {
 // the partition with n replicas.
 func (s *Services) authoritative(p dynamo.Partition, n int) bool {
 	doc := s.Document()
-	return doc != nil && doc.Authoritative(p, n, s.Self)
+	return doc != nil && doc.Authoritative(p, n, s.Self) && !s.losses.doubted(p)
 }
 
 // tellBehind tells the membership that a node knows a newer document.

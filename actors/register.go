@@ -113,6 +113,8 @@ func (m *membershipActor) decides(ctx actor.Context) bool {
 		}
 	case *messages.ClusterRequest:
 		m.operate(ctx, msg)
+	case *replicaLost:
+		m.lose(ctx, msg)
 	default:
 		return false
 	}

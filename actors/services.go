@@ -37,6 +37,7 @@ type Services struct {
 	hints      hintTable
 	misplaced  misplacedTable
 	filled     filledTable
+	losses     lossTable
 	// moving are the partitions of which a transfer or a fill runs here.
 	moving atomic.Pointer[map[dynamo.Partition]bool]
 	// run is random, of this run of the process.

@@ -288,6 +288,7 @@ func (v *vnodeActor) onUpkeep(m *upkeepTick) {
 	if u.turn.asked { // whoever heard may have failed
 		u.turn.want(v.s, v.self)
 	}
+	v.careForLoss()
 	v.save()
 	v.care()
 }
@@ -405,6 +406,7 @@ func (v *vnodeActor) onRange(m *rangeRead) {
 		did, err = t.Mend(m.check, m.entries)
 	}
 	if err != nil {
+		v.s.met(v.partition, err)
 		// Too many writes came, too many reads wait, or the store cannot read it. It is
 		// named again, after others.
 		if u.resting = true; u.sampled {

@@ -128,6 +128,7 @@ type vnodeActor struct {
 	began  int64
 	write  writeBatch
 	upkeep upkeep
+	loss   loss
 }
 
 func newVnode(s *Services, p dynamo.Partition) *actor.Props {
@@ -164,6 +165,14 @@ func (v *vnodeActor) Receive(ctx actor.Context) {
 		v.onDoubted(m)
 	case *upkeepTick:
 		v.onUpkeep(m)
+	case *damageMet:
+		v.onDamage(m)
+	case *suspected:
+		v.onSuspected(m)
+	case *lostNow:
+		v.careForLoss()
+	case *dropped:
+		v.onDropped(m)
 	case *actor.Restarting, *actor.Stopping:
 		v.abandon()
 	}
@@ -172,7 +181,16 @@ func (v *vnodeActor) Receive(ctx actor.Context) {
 // open reads the vnode's own state and leases epochs. Until the lease is
 // durable no dot can be made, so messages wait.
 func (v *vnodeActor) open() {
-	meta, found, err := v.readMeta()
+	err := v.loadLoss()
+	if err == nil && v.isLost() {
+		v.drop()
+		return
+	}
+	var meta vnode.Meta
+	found := false
+	if err == nil {
+		meta, found, err = v.readMeta()
+	}
 	if err == nil {
 		err = v.loadTrees()
 	}
@@ -238,11 +256,15 @@ func (v *vnodeActor) onLease(m *leased) {
 		return
 	}
 	v.state.Extend(m.to)
+	if v.isLost() {
+		v.careForLoss() // it has waited for this
+	}
 	if v.status != vnodeOpening && v.status != vnodeFailed {
 		return
 	}
 	v.s.vnodeUp(v.partition, v.status == vnodeFailed)
 	v.status = vnodeServing
+	v.careForLoss()
 	v.waiting.sweep(time.Now(), v.s.expired)
 	for len(v.waiting.all) > 0 {
 		v.turn = v.waiting.take(vnodeBatch)
@@ -389,7 +411,7 @@ func (v *vnodeActor) handle(batch []rt.Envelope) {
 // with another n, and its keys lie elsewhere. It is asked in the vnode's turn: nothing
 // planned before is served after that.
 func (v *vnodeActor) current(plan uint64, bucket string, n int, sender *actor.PID) bool {
-	if !v.serves(sender) {
+	if !v.serves(sender) || v.refuses(plan, sender) {
 		return false
 	}
 	version, stale := v.s.stale(v.partition, plan)

@@ -182,6 +182,7 @@ func (v *vnodeActor) coordinate(m *coordinate, sender *actor.PID) {
 	var err error
 	if m.hintFor == "" {
 		stored, err = v.loadForWrite(w.key)
+		v.s.met(v.partition, err)
 	} else {
 		stored, was, _, err = v.stored(v.hintKey(m.hintFor, m.n, m.position, m.key))
 	}
@@ -254,6 +255,7 @@ func (v *vnodeActor) replicate(m *messages.ReplicateRequest, sender *actor.PID) 
 	}
 	if owns {
 		if err := v.merge(req, position); err != nil {
+			v.s.met(v.partition, err)
 			v.s.answer(sender, v.self, v.readFailure(err))
 			return
 		}
@@ -411,6 +413,7 @@ func (s *Services) readReply(p dynamo.Partition, req messages.Read, key, b []byt
 		s.corrupt(p, key, err)
 		return &messages.ReadReply{}
 	case err != nil:
+		s.met(p, err)
 		return messages.Fail(messages.CodeStorage, "read partition %d on %s: %v", p, s.Self, err)
 	}
 	return &messages.ReadReply{Record: record, Authoritative: proof}

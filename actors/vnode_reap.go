@@ -80,7 +80,7 @@ func (v *vnodeActor) reap(m *messages.ReapRequest, e rt.Envelope) {
 		v.s.answer(e.Sender, v.self, messages.Fail(messages.CodeInvalid, "%v", err))
 		return
 	}
-	if !v.writable(e.Sender) || !v.serves(e.Sender) {
+	if !v.writable(e.Sender) || !v.serves(e.Sender) || v.refuses(0, e.Sender) {
 		return
 	}
 	s, self, doc, p := v.s, v.self, v.s.Document(), v.partition

@@ -68,6 +68,11 @@ func (v *vnodesActor) Receive(ctx actor.Context) {
 
 func (v *vnodesActor) start(ctx actor.Context, doc member.Document) {
 	v.spawn(ctx, doc.Vnodes(v.s.Self))
+	for _, f := range doc.Movement.Filling {
+		if f.Node == v.s.Self && f.Since > 0 {
+			ctx.Send(on(v.s.Self, vnodeName(f.Partition)), &lostNow{})
+		}
+	}
 	v.s.vnodes.notify() // a node without partitions is ready now
 }
 

@@ -209,6 +209,9 @@ type health struct {
 		Hints  struct {
 			Records int `json:"records"`
 		} `json:"hints"`
+		Damage struct {
+			Partitions int `json:"partitions"`
+		} `json:"damage"`
 	} `json:"health"`
 	Peers []struct {
 		Reachable bool   `json:"reachable"`
