@@ -1,0 +1,64 @@
+package member
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/dynactor/dynactor/dynamo"
+	"github.com/dynactor/dynactor/dynamo/bucket"
+)
+
+func TestLoseReplica(t *testing.T) {
+	f := Founding{ClusterID: ClusterID{1}, ClusterName: "test", Partitions: 2}
+	for i := range 4 {
+		f.Members = append(f.Members, Member{ID: dynamo.NodeID(rune('a' + i)), Capacity: 1, Store: StoreID{byte(i + 1)}, Start: 1})
+	}
+	d, _, err := Found(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := d.Settled.Primaries(0, 3)
+	store := func(id dynamo.NodeID) StoreID { m, _ := d.Member(id); return m.Store }
+	lost, err := d.LoseReplica(0, list[0], store(list[0]), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f, ok := lost.Filling(0, list[0]); !ok || !f.Whole || f.Since != 2 || lost.Version != 2 || !lost.Moved(&d, 0) || lost.Moved(&d, 1) {
+		t.Errorf("%+v, version %d", lost.Movement, lost.Version)
+	}
+	single := d
+	n1 := bucket.Default()
+	n1.Quorum.N, n1.Quorum.R, n1.Quorum.W = 1, 1, 1
+	if single, err = d.CreateBucket(Bucket{Name: "one", Properties: n1}, false); err != nil {
+		t.Fatal(err)
+	}
+	for name, tc := range map[string]struct {
+		d       Document
+		node    dynamo.NodeID
+		store   StoreID
+		known   uint64
+		err     error
+		version uint64
+	}{
+		"again, found before":       {lost, list[0], store(list[0]), 1, nil, 2},
+		"again, found since":        {lost, list[0], store(list[0]), 2, nil, 3},
+		"another one first":         {lost, list[1], store(list[1]), 2, ErrOtherFirst, 2},
+		"another store":             {d, list[0], StoreID{9}, 1, ErrPlanChanged, 1},
+		"no member":                 {d, "z", StoreID{9}, 1, ErrUnknownMember, 1},
+		"the only copy of n = 1":    {single, list[0], store(list[0]), 2, ErrOnlyCopy, 2},
+		"not the replica for n = 1": {single, list[1], store(list[1]), 2, nil, 3},
+	} {
+		got, err := tc.d.LoseReplica(0, tc.node, tc.store, tc.known)
+		if !errors.Is(err, tc.err) || got.Version != tc.version {
+			t.Errorf("%s: version %d, %v", name, got.Version, err)
+		}
+	}
+	said := map[dynamo.NodeID]Facts{list[0]: {Store: store(list[0]), Known: 1, Target: lost.Target(), Filled: []dynamo.Partition{0}}}
+	if _, changed := lost.Advance(said); changed {
+		t.Error("what was said before the loss confirms the fill")
+	}
+	said[list[0]] = Facts{Store: store(list[0]), Known: 2, Target: lost.Target(), Filled: []dynamo.Partition{0}}
+	if next, changed := lost.Advance(said); !changed || len(next.Movement.Filling) > 0 {
+		t.Error("the fill is not confirmed")
+	}
+}
