@@ -98,6 +98,14 @@ func (d *droppable) look(t *testing.T, head byte) (read, unreadable, missing int
 	return read, unreadable, missing
 }
 
+// scans reports whether a range can be read.
+func (d *droppable) scans(lower, upper string) bool {
+	return d.e.Scan([]byte(lower), []byte(upper), func(_, _ []byte) bool { return true }) == nil
+}
+
+// boundary reports whether one range may end there in the table, and the next one begin.
+func boundary(at int64) bool { return at > 45_000 && at < 49_000 || at > 92_000 && at < 96_000 }
+
 // TestDropOfWhatIsDamaged damages one block after the other of a table. Whichever it is, a
 // drop of the middle range removes that and nothing else, or says that it cannot and removes
 // nothing; then all three ranges together can be dropped. What was dropped is gone after the
@@ -106,7 +114,7 @@ func TestDropOfWhatIsDamaged(t *testing.T) {
 	dropped, refused, compacted := 0, 0, 0
 	step := int64(9000)
 	for at := int64(100); ; at += step {
-		if step = 9000; at%43_000 > 40_000 || at%43_000 < 2500 { // where one range ends and the next begins
+		if step = 9000; boundary(at) { // where one range ends and the next begins
 			step = 400
 		}
 		d := newDroppable(t)
@@ -150,8 +158,8 @@ func TestDropOfWhatIsDamaged(t *testing.T) {
 			}
 		case errors.Is(err, storage.ErrDamaged):
 			refused++
-			if lostA+lostC == 0 {
-				t.Errorf("byte %d: of %d: refused although nothing outside is damaged: %v", at, info.Size(), err)
+			if d.scans("a", "b") && d.scans("c", "d") { // of a neighbour a scan meets it
+				t.Errorf("byte %d: refused although nothing outside is damaged", at)
 			}
 		default:
 			t.Fatal(err)
@@ -164,7 +172,7 @@ func TestDropOfWhatIsDamaged(t *testing.T) {
 		}
 		d.close(t)
 	}
-	if dropped < 10 || refused < 1 || compacted < 5 {
+	if dropped < 10 || refused < 4 || compacted < 5 {
 		t.Errorf("%d dropped, %d refused, %d compacted", dropped, refused, compacted)
 	}
 }
