@@ -26,10 +26,10 @@ func TestLoseReplica(t *testing.T) {
 	if f, ok := lost.Filling(0, list[0]); !ok || !f.Whole || f.Since != 2 || lost.Version != 2 || !lost.Moved(&d, 0) || lost.Moved(&d, 1) {
 		t.Errorf("%+v, version %d", lost.Movement, lost.Version)
 	}
-	single := d
 	n1 := bucket.Default()
 	n1.Quorum.N, n1.Quorum.R, n1.Quorum.W = 1, 1, 1
-	if single, err = d.CreateBucket(Bucket{Name: "one", Properties: n1}, false); err != nil {
+	single, err := d.CreateBucket(Bucket{Name: "one", Properties: n1}, false)
+	if err != nil {
 		t.Fatal(err)
 	}
 	for name, tc := range map[string]struct {
