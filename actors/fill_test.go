@@ -248,8 +248,9 @@ func TestFillFromAllSources(t *testing.T) {
 	if sent < len(x.want) || sent > 2*len(x.want) {
 		t.Errorf("%d records were sent for %d keys", sent, len(x.want))
 	}
-	if got := x.node.Counters().Filled.Load(); got != uint64(sent) {
-		t.Errorf("%d counted, %d sent", got, sent)
+	// A batch whose answer comes too late, on a busy machine, is sent again and counted once.
+	if got := x.node.Counters().Filled.Load(); got < uint64(len(x.want)) || got > uint64(sent) {
+		t.Errorf("%d counted, %d sent for %d keys", got, sent, len(x.want))
 	}
 	other := x.doc
 	next := x.doc.Next.WithVersion(x.doc.Target() + 1)

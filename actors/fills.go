@@ -77,7 +77,7 @@ func (t *transfersActor) toFill(doc *member.Document) []work {
 		return nil
 	}
 	for _, f := range doc.FillsOf(t.s.Self) {
-		if !t.s.filled.has(doc.Target(), f) {
+		if !t.s.filled.has(doc.Target(), f) && !t.s.losses.pending(f) {
 			out = append(out, work{slot: slot{partition: f.Partition}, fill: true})
 		}
 	}

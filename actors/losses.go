@@ -27,6 +27,9 @@ type lossTable struct {
 	// held are those that the cluster document says are lost: they serve nothing until they
 	// are dropped.
 	held map[dynamo.Partition]bool
+	// dropped are the versions for which partitions were dropped last: what is filled before
+	// is dropped with the rest, and must not count as filled.
+	dropped map[dynamo.Partition]uint64
 	// dropping is held by who drops: a partition is not let go while it is dropped together
 	// with another one.
 	dropping sync.Mutex
@@ -41,6 +44,17 @@ func (t *lossTable) suspect(p dynamo.Partition, why string) (was string, known b
 	was, known = t.suspects[p]
 	t.suspects[p] = why
 	return was, known
+}
+
+// amend changes why a suspect is not given up, if it still is one: it may have been dropped
+// since.
+func (t *lossTable) amend(p dynamo.Partition, why string) (was string, still bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if was, still = t.suspects[p]; still {
+		t.suspects[p] = why
+	}
+	return was, still
 }
 
 // doubted reports whether a partition will be given up, so that it proves nothing.
@@ -58,6 +72,23 @@ func (t *lossTable) hold(p dynamo.Partition) {
 		t.held = map[dynamo.Partition]bool{}
 	}
 	t.held[p] = true
+}
+
+// droppedFor notes the version for which a partition was dropped last.
+func (t *lossTable) droppedFor(p dynamo.Partition, since uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.dropped == nil {
+		t.dropped = map[dynamo.Partition]uint64{}
+	}
+	t.dropped[p] = since
+}
+
+// pending reports whether a partition that is to be filled is yet to be dropped.
+func (t *lossTable) pending(f member.Fill) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.dropped[f.Partition] < f.Since
 }
 
 func (t *lossTable) free(p dynamo.Partition) {
@@ -184,7 +215,7 @@ func (s *Services) notLost(p dynamo.Partition, err error) {
 	if err == nil {
 		return
 	}
-	if was, _ := s.losses.suspect(p, why); was != why || why == "" {
+	if was, still := s.losses.amend(p, why); still && (was != why || why == "") {
 		s.Log.Error("a damaged partition is not given up", slog.Uint64("partition", uint64(p)), slog.Any("reason", err))
 	}
 }

@@ -130,3 +130,33 @@ func TestDropOfNeighbours(t *testing.T) {
 		t.Errorf("the other: %v", err)
 	}
 }
+
+// TestNothingIsFilledBeforeItIsDropped: what is there counts as filled, and then goes.
+func TestNothingIsFilledBeforeItIsDropped(t *testing.T) {
+	r := start(t, setup{nodes: 3})
+	doc := lostIn(r.doc)
+	fills := func() int { return len((&transfersActor{s: r.s}).toFill(&doc)) }
+	if n := fills(); n != 0 {
+		t.Errorf("%d fills before the drop", n)
+	}
+	r.s.losses.droppedFor(0, doc.Version-1) // an earlier one
+	if n := fills(); n != 0 {
+		t.Errorf("%d fills before the second drop", n)
+	}
+	r.s.losses.droppedFor(0, doc.Version)
+	if n := fills(); n != 1 {
+		t.Errorf("%d fills after the drop", n)
+	}
+}
+
+// TestLateRefusalOfALoss: that a proposal failed says nothing of a replica that was dropped
+// meanwhile, because another proposal came through.
+func TestLateRefusalOfALoss(t *testing.T) {
+	r := start(t, setup{nodes: 3})
+	r.s.losses.suspect(0, "")
+	r.s.losses.free(0)
+	r.s.notLost(0, errors.New("too late"))
+	if r.s.losses.doubted(0) {
+		t.Error("what was dropped is doubted")
+	}
+}

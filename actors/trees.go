@@ -281,6 +281,10 @@ func (v *vnodeActor) onUpkeep(m *upkeepTick) {
 	if v.status != vnodeServing {
 		return
 	}
+	v.careForLoss()
+	if v.isLost() { // the trees go with the rest
+		return
+	}
 	u.resting = false
 	if u.sampling = time.Since(u.looked) >= cmp.Or(v.s.pace.sample, sampleEvery); u.sampling {
 		u.looked = time.Now()
@@ -288,7 +292,6 @@ func (v *vnodeActor) onUpkeep(m *upkeepTick) {
 	if u.turn.asked { // whoever heard may have failed
 		u.turn.want(v.s, v.self)
 	}
-	v.careForLoss()
 	v.save()
 	v.care()
 }

@@ -285,7 +285,7 @@ func (v *vnodeActor) extend() {
 // onDrain refuses writes from now on and marks the stop as clean. The engine
 // makes batches durable in order, so all earlier writes are durable before it.
 func (v *vnodeActor) onDrain(m *drain) {
-	served := v.status == vnodeServing
+	served := v.status == vnodeServing && !v.isLost() // what is dropped leaves no state behind
 	v.status = vnodeStopping
 	v.release(messages.Fail(messages.CodeNotReady, "%s is stopping", v.s.Self))
 	if !served {
@@ -335,7 +335,7 @@ func (v *vnodeActor) onRetry(m *retry) {
 	}
 	v.retrying = false
 	switch {
-	case v.status != vnodeFailed || v.leasing:
+	case v.status != vnodeFailed || v.leasing || v.loss.dropping:
 	case v.state == nil:
 		v.open()
 	default:

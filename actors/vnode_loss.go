@@ -59,6 +59,9 @@ func (v *vnodeActor) loadLoss() error {
 	if err == nil {
 		v.loss.Loss, err = vnode.DecodeLoss(b)
 	}
+	if err == nil {
+		v.s.losses.droppedFor(v.partition, v.loss.Dropped)
+	}
 	if err == nil && v.loss.Suspect > 0 {
 		v.loss.told = true
 		v.s.losses.suspect(v.partition, "")
@@ -157,8 +160,9 @@ func (v *vnodeActor) drop() {
 	}
 }
 
-// dropPause is how long a drop that failed rests.
-const dropPause = 200 * time.Millisecond
+// dropPause is how long a drop that failed rests, damagePause one that damage around the
+// range has kept from being cut out: each attempt writes memory out and reads tables.
+const dropPause, damagePause = 200 * time.Millisecond, 20 * time.Second
 
 // onDropped begins anew.
 func (v *vnodeActor) onDropped(m *dropped) {
@@ -170,10 +174,15 @@ func (v *vnodeActor) onDropped(m *dropped) {
 		if !errors.Is(m.err, errDropping) && !errors.Is(m.err, errReadersBusy) {
 			v.s.vnodeDown(v.partition, "drop what is damaged", m.err)
 		}
-		v.s.Wheel.Send(v.self, &lostNow{}, dropPause)
+		pause := dropPause
+		if errors.Is(m.err, storage.ErrDamaged) {
+			pause = damagePause
+		}
+		v.s.Wheel.Send(v.self, &lostNow{}, pause)
 		return
 	}
 	v.loss = loss{Loss: vnode.Loss{Dropped: m.since}}
+	v.s.losses.droppedFor(v.partition, m.since)
 	v.s.Counters.Lost.Add(1)
 	v.s.Log.Warn("a damaged partition was dropped; the others fill it", slog.Uint64("partition", uint64(v.partition)))
 	v.leave()
