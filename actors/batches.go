@@ -39,12 +39,18 @@ func sameNeeds(a, b transfer.Batch) bool {
 }
 
 // readBatch reads the next records of a slot, all of one n. It runs on a reader.
-func (s *Services) readBatch(at slot, cursor []byte) *batchRead {
+func (s *Services) readBatch(at slot, cursor []byte) (out *batchRead) {
+	whole := s.losses.watch(at.partition)
+	defer func() {
+		if out.err == nil && !whole() {
+			out.err = errDropping // what is not there may be there again
+		}
+	}()
 	if at.node == "" {
 		return s.readMisplaced(at.partition, cursor)
 	}
 	_, upper := vnode.HintRange(at.node, at.partition)
-	out := &batchRead{next: cursor}
+	out = &batchRead{next: cursor}
 	out.scan(s, at, cursor, upper)
 	return out
 }

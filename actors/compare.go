@@ -83,13 +83,17 @@ func (v *vnodeActor) compare(m *messages.ExchangeRequest, e rt.Envelope) {
 
 // onStore answers with a reply that read fills in, on a reader.
 func (v *vnodeActor) onStore(e rt.Envelope, reply *messages.ExchangeReply, read func(*Services) error) {
-	s, self, p := v.s, v.self, v.partition
+	s, self, p, whole := v.s, v.self, v.partition, v.s.losses.watch(v.partition)
 	s.onReader(e, func() {
-		if err := read(s); err != nil {
+		err := read(s)
+		switch {
+		case err != nil:
 			s.answer(e.Sender, self, messages.Fail(messages.CodeStorage, "read partition %d on %s: %v", p, s.Self, err))
-			return
+		case !whole():
+			s.answer(e.Sender, self, s.isDamaged(p))
+		default:
+			s.answer(e.Sender, self, reply)
 		}
-		s.answer(e.Sender, self, reply)
 	})
 }
 

@@ -34,6 +34,7 @@ func (v *vnodeActor) fill(m *messages.FillRequest, e rt.Envelope) {
 		return
 	}
 	s, self, partition, sender, began := v.s, v.self, v.partition, e.Sender, v.began
+	whole := s.losses.watch(partition)
 	req, err := messages.ToFill(m)
 	lower, _ := vnode.ReplicaRange(partition, req.N)
 	switch {
@@ -58,7 +59,13 @@ func (v *vnodeActor) fill(m *messages.FillRequest, e rt.Envelope) {
 	}
 	v.write.askers = append(v.write.askers, sender)
 	v.write.after = append(v.write.after, func() {
-		s.onReader(e, func() { s.answer(sender, self, dated(s.fillReply(partition, m.GetBatch(), req), began)) })
+		s.onReader(e, func() {
+			reply := s.fillReply(partition, m.GetBatch(), req)
+			if !whole() { // the end of what is left is not the end
+				reply = s.isDamaged(partition)
+			}
+			s.answer(sender, self, dated(reply, began))
+		})
 	})
 }
 

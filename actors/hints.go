@@ -284,7 +284,7 @@ func (v *vnodeActor) replicateHint(req messages.Replicate, position [16]byte, sy
 // keepHint notes that another replica lacks what this node has: by a mark where
 // it is a replica itself, else by a copy of the record.
 func (v *vnodeActor) keepHint(m *keepHint) {
-	if v.status != vnodeServing {
+	if v.status != vnodeServing || v.isLost() {
 		return // the record that it stands for was not written here either
 	}
 	var rec version.Record
@@ -327,7 +327,7 @@ func (v *vnodeActor) hintLost(err error) {
 
 // dropHints removes what was handed over and is as it was then.
 func (v *vnodeActor) dropHints(m *dropHints, sender *actor.PID) {
-	if !v.writable(sender) {
+	if !v.writable(sender) || v.doubtful(sender) {
 		return
 	}
 	kept, lacking := 0, v.s.hints.nodes(v.partition)
@@ -394,11 +394,7 @@ func (v *vnodeActor) marked(object []byte, nodes []dynamo.NodeID) (bool, error) 
 // for to fill the partition.
 func (v *vnodeActor) handoff(m *messages.HandoffRequest, sender *actor.PID) {
 	// What is handed over is dropped by who had it: not to one that may drop it next.
-	if !v.writable(sender) || !v.serves(sender) || v.refuses(0, sender) {
-		return
-	}
-	if v.s.losses.doubted(v.partition) {
-		v.s.answer(sender, v.self, messages.Fail(messages.CodeNotReady, "partition %d on %s is damaged", v.partition, v.s.Self))
+	if !v.writable(sender) || !v.serves(sender) || v.doubtful(sender) {
 		return
 	}
 	all, err := messages.ToHandoff(m)

@@ -26,11 +26,12 @@ func (v *vnodeActor) keys(m *messages.KeysRequest, e rt.Envelope) {
 		s.answer(sender, self, messages.Fail(messages.CodeInvalid, "partition %d was asked for %d", partition, m.GetPartition()))
 		return
 	}
-	s.onReader(e, func() { s.listKeys(self, sender, partition, m) })
+	whole := s.losses.watch(partition)
+	s.onReader(e, func() { s.listKeys(self, sender, partition, m, whole) })
 }
 
 // listKeys runs on a reader.
-func (s *Services) listKeys(vnodePID, sender *actor.PID, p dynamo.Partition, m *messages.KeysRequest) {
+func (s *Services) listKeys(vnodePID, sender *actor.PID, p dynamo.Partition, m *messages.KeysRequest, whole func() bool) {
 	lower, upper := vnode.ObjectRange(p)
 	if c := m.GetCursor(); len(c) > 0 {
 		if !bytes.HasPrefix(c, lower) {
@@ -63,6 +64,10 @@ func (s *Services) listKeys(vnodePID, sender *actor.PID, p dynamo.Partition, m *
 	// Meanwhile the partition may have moved away, and been dropped here.
 	if why := s.unlisted(p, m.GetBucket()); why != nil {
 		s.answer(sender, vnodePID, why)
+		return
+	}
+	if !whole() {
+		s.answer(sender, vnodePID, s.isDamaged(p))
 		return
 	}
 	if err != nil {

@@ -4,9 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -16,114 +14,6 @@ import (
 	"github.com/dynactor/dynactor/dynamo/vnode"
 	"github.com/dynactor/dynactor/storage"
 )
-
-// lossTable is which partitions of this node's store are damaged, and which of them wait to
-// be dropped.
-type lossTable struct {
-	mu sync.Mutex
-	// suspects are those of which something could not be read, with why they are not given
-	// up; empty: they will be.
-	suspects map[dynamo.Partition]string
-	// held are those that the cluster document says are lost: they serve nothing until they
-	// are dropped.
-	held map[dynamo.Partition]bool
-	// dropped are the versions for which partitions were dropped last: what is filled before
-	// is dropped with the rest, and must not count as filled.
-	dropped map[dynamo.Partition]uint64
-	// dropping is held by who drops: a partition is not let go while it is dropped together
-	// with another one.
-	dropping sync.Mutex
-}
-
-func (t *lossTable) suspect(p dynamo.Partition, why string) (was string, known bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.suspects == nil {
-		t.suspects = map[dynamo.Partition]string{}
-	}
-	was, known = t.suspects[p]
-	t.suspects[p] = why
-	return was, known
-}
-
-// amend changes why a suspect is not given up, if it still is one: it may have been dropped
-// since.
-func (t *lossTable) amend(p dynamo.Partition, why string) (was string, still bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if was, still = t.suspects[p]; still {
-		t.suspects[p] = why
-	}
-	return was, still
-}
-
-// doubted reports whether a partition will be given up, so that it proves nothing.
-func (t *lossTable) doubted(p dynamo.Partition) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	why, suspect := t.suspects[p]
-	return suspect && why == ""
-}
-
-func (t *lossTable) hold(p dynamo.Partition) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.held == nil {
-		t.held = map[dynamo.Partition]bool{}
-	}
-	t.held[p] = true
-}
-
-// droppedFor notes the version for which a partition was dropped last.
-func (t *lossTable) droppedFor(p dynamo.Partition, since uint64) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.dropped == nil {
-		t.dropped = map[dynamo.Partition]uint64{}
-	}
-	t.dropped[p] = since
-}
-
-// pending reports whether a partition that is to be filled is yet to be dropped.
-func (t *lossTable) pending(f member.Fill) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.dropped[f.Partition] < f.Since
-}
-
-func (t *lossTable) free(p dynamo.Partition) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	delete(t.held, p)
-	delete(t.suspects, p)
-}
-
-// run are the held partitions next to one, and that one.
-func (t *lossTable) run(p dynamo.Partition) (from, to dynamo.Partition) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	from, to = p, p
-	for from > 0 && t.held[from-1] {
-		from--
-	}
-	for t.held[to+1] {
-		to++
-	}
-	return from, to
-}
-
-// kept is how many partitions are suspect, and why the first of them that is not given up is
-// not.
-func (t *lossTable) kept() (suspects int, why string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, p := range slices.Sorted(maps.Keys(t.suspects)) {
-		if w := t.suspects[p]; w != "" {
-			return len(t.suspects), fmt.Sprintf("partition %d: %s", p, w)
-		}
-	}
-	return len(t.suspects), ""
-}
 
 // damageMet tells a vnode that some object of it cannot be read.
 type damageMet struct{ err error }
@@ -138,36 +28,56 @@ func (s *Services) met(p dynamo.Partition, err error) {
 	}
 }
 
-// errDropping: partitions are dropped one after the other.
-var errDropping = errors.New("another partition is being dropped")
-
-// dropObjects rids the store of a partition's objects. Where a damaged block has objects of
-// the next partition, too, both go together once both are lost. It runs on a reader.
-func (s *Services) dropObjects(p dynamo.Partition) error {
+// dropObjects rids the store of a partition's objects, which have been copied aside. Where a
+// damaged block has objects of the next partition, too, that one is found to be damaged, and both go
+// together once it is copied aside as well, if there is patience for that. It runs on a reader.
+func (s *Services) dropObjects(p dynamo.Partition, patient bool) error {
 	t := &s.losses
 	if !t.dropping.TryLock() {
 		return errDropping
 	}
 	defer t.dropping.Unlock()
-	from, to := p, p
-	err := s.dropRun(from, to)
+	err := s.dropRun(p, p)
 	if errors.Is(err, storage.ErrDamaged) {
-		if from, to = t.run(p); from < to {
-			err = s.dropRun(from, to)
-		}
-	}
-	if errors.Is(err, storage.ErrDamaged) {
-		for _, q := range []dynamo.Partition{from - 1, to + 1} { // of 0 and the last one there is no such vnode
-			if s.vnodes.has(q) {
-				lower, upper := vnode.ObjectRange(q)
-				s.met(q, s.Engine.Scan(lower, upper, func(_, _ []byte) bool { return true }))
-			}
-		}
+		err = s.dropTogether(p, patient)
 	}
 	if err == nil {
-		t.free(p)
+		t.settle(p)
 	}
 	return err
+}
+
+// dropTogether drops a partition with its neighbours. If the damage is with none of them, or they are
+// not given up, the partition is deleted instead: nobody reads its blocks any more, but they stay.
+func (s *Services) dropTogether(p dynamo.Partition, patient bool) error {
+	all := s.vnodes.all()
+	from, to, next := s.losses.run(p, all)
+	err := error(storage.ErrDamaged)
+	if from < to {
+		s.losses.cover(from, to)
+		defer s.losses.cover()
+		if !slices.Equal(all, s.vnodes.all()) {
+			return errDropping
+		}
+		err = s.dropRun(from, to)
+	}
+	if !errors.Is(err, storage.ErrDamaged) {
+		return err
+	}
+	for _, q := range next {
+		if !patient {
+			break
+		}
+		lower, upper := vnode.ObjectRange(q)
+		if bad := s.Engine.Scan(lower, upper, func(_, _ []byte) bool { return true }); errors.Is(bad, storage.ErrDamaged) {
+			s.met(q, bad)
+			return err
+		}
+	}
+	s.Log.Error("a damaged block cannot be cut out of its table", slog.Uint64("partition", uint64(p)), slog.Any("error", err))
+	b := s.Engine.NewBatch()
+	b.DeleteRange(vnode.ObjectRange(p))
+	return commitNow(b)
 }
 
 func (s *Services) dropRun(from, to dynamo.Partition) error {
@@ -192,17 +102,25 @@ func (m *membershipActor) lose(ctx actor.Context, l *replicaLost) {
 		m.losing = map[dynamo.Partition]bool{}
 	}
 	m.losing[l.partition] = true
-	self := m.s.Founding.Config.Self
 	m.propose(ctx, &change{
-		what: fmt.Sprintf("loss of partition %d on %s", l.partition, self.ID), until: time.Now().Add(changeTimeout),
-		make: func(d member.Document) (member.Document, error) {
-			return d.LoseReplica(l.partition, self.ID, member.StoreID(self.Store), l.known)
-		},
+		what: fmt.Sprintf("loss of partition %d on %s", l.partition, m.s.Self), until: time.Now().Add(changeTimeout),
+		make: func(d member.Document) (member.Document, error) { return m.s.loseIn(d, l) },
 		done: func(_ member.Document, err error) {
 			delete(m.losing, l.partition)
 			m.s.notLost(l.partition, err)
 		},
 	})
+}
+
+// loseIn makes the document in which a replica of this node is lost, as long as the suspicion stands
+// that it is asked for: an attempt may have come through that seemed to fail, and the replica may be
+// whole again by now.
+func (s *Services) loseIn(d member.Document, l *replicaLost) (member.Document, error) {
+	if !s.losses.stands(l.partition, l.known) {
+		return d, fmt.Errorf("%w: the replica was given up meanwhile", member.ErrPlanChanged)
+	}
+	self := s.Founding.Config.Self
+	return d.LoseReplica(l.partition, self.ID, member.StoreID(self.Store), l.known)
 }
 
 // notLost notes why a replica is not given up. Where nobody else has the data, what can be

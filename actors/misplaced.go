@@ -57,7 +57,10 @@ func (s *Services) idle() bool {
 // findMisplaced looks which partitions have objects that this node is no replica of.
 // It goes from one pair of partition and n to the next, whatever lies between.
 func (s *Services) findMisplaced(doc *member.Document) ([]dynamo.Partition, error) {
-	var out []dynamo.Partition
+	out, err := s.findAside()
+	if err != nil {
+		return nil, err
+	}
 	lower, upper := vnode.Objects()
 	for {
 		var first []byte
@@ -66,6 +69,7 @@ func (s *Services) findMisplaced(doc *member.Document) ([]dynamo.Partition, erro
 			return false
 		})
 		if err != nil || first == nil {
+			slices.Sort(out)
 			return slices.Compact(out), err
 		}
 		p, _, ok := vnode.ParseObjectKey(first)
@@ -108,7 +112,11 @@ func (t *transfersActor) find(doc *member.Document) {
 	look := misplacedLook{doc.Version, time.Now()}
 	self, root, s := t.self, t.s.System.Root, t.s
 	submitted := s.Readers.Submit(func() {
+		whole := s.losses.watchAll()
 		all, err := s.findMisplaced(doc)
+		if err == nil && !whole() {
+			err = errDropping // something may not be seen
+		}
 		root.Send(self, &misplacedFound{by: t, look: look, partitions: all, err: err})
 	})
 	if submitted {

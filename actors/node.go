@@ -37,7 +37,7 @@ func NewNode(c Config) *Node {
 		c.Clock = rt.Clock
 	}
 	s := &Services{
-		Config: c, Counters: &Counters{}, Registry: rt.NewRegistry(), run: rand.Uint64(),
+		Config: c, Counters: &Counters{}, Registry: rt.NewRegistry(), run: rand.Uint64(), losses: newLossTable(),
 		Wheel: rt.NewWheel(c.System, 0), Readers: rt.NewWorkers(c.ReaderCount, readerQueue, func(reason any) { c.Log.Error("a read of the store panicked", "reason", reason) }),
 	}
 	return &Node{services: s}

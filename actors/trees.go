@@ -111,7 +111,11 @@ func (v *vnodeActor) loadTrees() error {
 	partitions := v.s.Document().Settled.Partitions()
 	for n := 1; n <= quorum.MaxN; n++ {
 		t, err := v.s.loadTree(partitions, v.partition, n)
-		if err != nil {
+		if errors.Is(err, storage.ErrDamaged) {
+			t = v.s.keep(hashtree.New(partitions, v.partition), true)
+			t.DoubtAll()
+		}
+		if err := v.tolerate(err); err != nil {
 			return err
 		}
 		v.upkeep.trees[n] = t

@@ -182,7 +182,10 @@ func (v *vnodeActor) Receive(ctx actor.Context) {
 // durable no dot can be made, so messages wait.
 func (v *vnodeActor) open() {
 	err := v.loadLoss()
-	if err == nil && v.isLost() {
+	switch {
+	case err == nil && v.s.losses.covered(v.partition):
+		err = errDropping
+	case err == nil && (v.loss.interrupted || v.isLost()):
 		v.drop()
 		return
 	}
@@ -217,11 +220,8 @@ func (v *vnodeActor) lease(m vnode.Meta) {
 func (v *vnodeActor) readMeta() (meta vnode.Meta, found bool, err error) {
 	key := vnode.MetaKey(v.partition)
 	b, err := v.s.Engine.Get(nil, key)
-	if errors.Is(err, storage.ErrNotFound) {
-		return vnode.Meta{}, false, nil
-	}
 	if err != nil {
-		return vnode.Meta{}, false, err
+		return vnode.Meta{}, false, v.tolerate(err)
 	}
 	meta, err = vnode.DecodeMeta(b)
 	if !errors.Is(err, vnode.ErrChecksum) {
@@ -264,6 +264,10 @@ func (v *vnodeActor) onLease(m *leased) {
 	}
 	v.s.vnodeUp(v.partition, v.status == vnodeFailed)
 	v.status = vnodeServing
+	if v.loss.met != nil {
+		v.onDamage(&damageMet{err: v.loss.met})
+		v.loss.met = nil
+	}
 	v.careForLoss()
 	v.waiting.sweep(time.Now(), v.s.expired)
 	for len(v.waiting.all) > 0 {

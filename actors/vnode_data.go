@@ -353,7 +353,7 @@ func (v *vnodeActor) read(m *messages.ReadRequest, e rt.Envelope) {
 		s.onReader(e, func() { s.answer(sender, self, dated(s.hintsReply(partition, position, req), began)) })
 		return
 	}
-	proof := s.authoritative(partition, req.N)
+	proof, whole := s.authoritative(partition, req.N), s.losses.watch(partition)
 	if cache, ok := s.Engine.(storage.Peeker); ok {
 		v.write.key = vnode.AppendObjectKey(v.write.key[:0], partition, req.N, position, req.Key)
 		if b, ok := cache.Peek(v.write.key); ok {
@@ -364,6 +364,10 @@ func (v *vnodeActor) read(m *messages.ReadRequest, e rt.Envelope) {
 	s.onReader(e, func() {
 		key := vnode.AppendObjectKey(make([]byte, 0, 64+len(req.Key.Name)), partition, req.N, position, req.Key)
 		b, err := s.Engine.Get(nil, key)
+		if !whole() {
+			s.answer(sender, self, s.isDamaged(partition))
+			return
+		}
 		s.answer(sender, self, dated(s.readReply(partition, req, key, b, err, proof), began))
 	})
 }

@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/dynactor/dynactor/dynamo"
+	"github.com/dynactor/dynactor/dynamo/member"
 	"github.com/dynactor/dynactor/dynamo/vnode"
 	"github.com/dynactor/dynactor/messages"
 	"github.com/dynactor/dynactor/storage"
@@ -13,9 +15,9 @@ import (
 )
 
 // loss is a vnode's part in mending damage of the store. What cannot be read is not mended in
-// place: the replica is lost, all of it, and filled by the others. First the vnode remembers
-// durably that it is a suspect; then the cluster document says that the replica is lost;
-// then the vnode drops it and begins anew, under a new incarnation, as one that is being filled.
+// place: the replica is lost, and filled by the others. First the vnode remembers durably that it
+// is a suspect; then the cluster document says that the replica is lost; then the vnode drops what it
+// cannot read, keeps what it can, and begins anew, under a new incarnation, as one that is being filled.
 //
 // A suspect that others believe lost already, while it has not heard of it, must take no
 // write that was planned since: it would confirm what it is going to drop, and nobody would
@@ -24,6 +26,11 @@ type loss struct {
 	vnode.Loss
 	// told: the suspicion is durable. dropping: a drop is under way.
 	told, dropping bool
+	// met is damage that was met while the vnode opened. interrupted: what was copied aside is to
+	// be put back. drops are how often a drop failed.
+	met         error
+	interrupted bool
+	drops       int
 }
 
 // lostNow tells a vnode that the document in force says that it is lost. suspected and dropped
@@ -35,9 +42,9 @@ type (
 		err error
 	}
 	dropped struct {
-		by    *vnodeActor
-		since uint64
-		err   error
+		by  *vnodeActor
+		end vnode.Loss
+		err error
 	}
 )
 
@@ -50,23 +57,38 @@ func (*suspected) RuntimeControl() {}
 // RuntimeControl lets it overtake the requests that wait for it.
 func (*dropped) RuntimeControl() {}
 
-// loadLoss reads what the vnode remembers of damage.
+// loadLoss reads what the vnode remembers of damage, and whether it was interrupted while that was
+// mended. If that cannot be read, it is done again, which takes nothing away that can be.
 func (v *vnodeActor) loadLoss() error {
+	v.loss.Loss, v.loss.interrupted = vnode.Loss{}, false
 	b, err := v.s.Engine.Get(nil, vnode.LossKey(v.partition))
-	if errors.Is(err, storage.ErrNotFound) {
-		return nil
+	switch err = v.tolerate(err); {
+	case err != nil:
+		return err
+	case b != nil:
+		if v.loss.Loss, err = vnode.DecodeLoss(b); err != nil {
+			return err
+		}
 	}
-	if err == nil {
-		v.loss.Loss, err = vnode.DecodeLoss(b)
-	}
-	if err == nil {
-		v.s.losses.droppedFor(v.partition, v.loss.Dropped)
-	}
-	if err == nil && v.loss.Suspect > 0 {
+	v.s.losses.droppedFor(v.partition, v.loss.Dropped)
+	if v.loss.Suspect > 0 {
 		v.loss.told = true
-		v.s.losses.suspect(v.partition, "")
+		v.s.losses.suspect(v.partition, v.loss.Suspect)
 	}
-	return err
+	lower, upper := vnode.SalvageRange(v.partition)
+	return v.tolerate(v.s.Engine.Scan(lower, upper, func(_, _ []byte) bool { v.loss.interrupted = true; return false }))
+}
+
+// tolerate takes damage, and that there is nothing, for no error: a vnode that cannot read what it
+// is to go by opens as one that has nothing, and is a suspect before it serves.
+func (v *vnodeActor) tolerate(err error) error {
+	switch {
+	case errors.Is(err, storage.ErrDamaged):
+		v.loss.met = err
+	case !errors.Is(err, storage.ErrNotFound):
+		return err
+	}
+	return nil
 }
 
 // isLost reports whether the vnode has to drop what it has before it may serve anything.
@@ -80,21 +102,42 @@ func (v *vnodeActor) refuses(plan uint64, sender *actor.PID) bool {
 		return false
 	}
 	v.isBehind(plan, sender)
-	v.s.answer(sender, v.self, messages.Fail(messages.CodeNotReady, "partition %d on %s is damaged", v.partition, v.s.Self))
+	v.s.answer(sender, v.self, v.s.isDamaged(v.partition))
 	return true
+}
+
+// doubtful reports whether what this vnode has may be given up, so that nobody may rely on that
+// it has it, and answers if so.
+func (v *vnodeActor) doubtful(sender *actor.PID) bool {
+	if !v.isLost() && !v.s.losses.doubted(v.partition) {
+		return false
+	}
+	v.s.answer(sender, v.self, v.s.isDamaged(v.partition))
+	return true
+}
+
+func (s *Services) isDamaged(p dynamo.Partition) *messages.Failure {
+	return messages.Fail(messages.CodeNotReady, "partition %d on %s is damaged", p, s.Self)
 }
 
 // onDamage begins with damage that something has met.
 func (v *vnodeActor) onDamage(m *damageMet) {
 	doc := v.s.Document()
-	if v.status != vnodeServing || v.loss.Suspect > 0 || v.isLost() || doc == nil {
+	if v.status != vnodeServing || v.loss.Suspect > 0 || v.isLost() || doc == nil || !v.isReplica(doc) {
 		return
 	}
 	v.s.Log.Error("a partition is damaged; it is to be given up here and taken from the others",
 		slog.Uint64("partition", uint64(v.partition)), slog.Any("error", m.err))
 	v.loss.Suspect = doc.Version
-	v.s.losses.suspect(v.partition, "")
+	v.s.losses.suspect(v.partition, v.loss.Suspect)
 	v.rememberLoss()
+}
+
+// isReplica reports whether this node is one of the vnode's partition, for some n: others do not give
+// up what lies there, and nobody fills it.
+func (v *vnodeActor) isReplica(doc *member.Document) bool {
+	from, to := doc.FillRange(member.Fill{Partition: v.partition, Node: v.s.Self, Whole: true})
+	return from <= to
 }
 
 func (v *vnodeActor) rememberLoss() {
@@ -117,9 +160,13 @@ func (v *vnodeActor) onSuspected(m *suspected) {
 // careForLoss goes on with what is to be done about damage, also after it failed.
 func (v *vnodeActor) careForLoss() {
 	switch {
-	case v.isLost():
+	case v.isLost() || v.loss.interrupted:
 		v.drop()
 	case v.loss.Suspect == 0:
+	case !v.isReplica(v.s.Document()): // any more
+		v.loss.Suspect = 0
+		v.s.losses.clear(v.partition)
+		v.rememberLoss()
 	case !v.loss.told:
 		v.rememberLoss()
 	default:
@@ -127,42 +174,35 @@ func (v *vnodeActor) careForLoss() {
 	}
 }
 
-// drop rids the store of the vnode's objects and of what it knows of itself; hints for others
-// and values that were set aside stay. Nothing is served meanwhile. A crash before the end has
-// it done again, before anything was confirmed.
+// drop rids the store of what cannot be read of the vnode's objects, and of what it knows of itself;
+// hints for others and values that were set aside stay. Nothing is served meanwhile. A crash before
+// the end has it done again, before anything was confirmed.
 func (v *vnodeActor) drop() {
 	if v.loss.dropping || v.leasing || v.status == vnodeStopping {
 		return // once the lease has come, or at the next tick
 	}
 	v.loss.dropping = true
-	v.s.losses.hold(v.partition)
-	s, p, since := v.s, v.partition, v.s.lossOf(v.partition)
-	done := func(err error) { v.tellSelf(&dropped{by: v, since: since, err: err}) }
+	s, p, end, lost, patient := v.s, v.partition, v.loss.Loss, v.isLost(), v.loss.drops < dropPatience
+	if lost {
+		end = vnode.Loss{Dropped: v.s.lossOf(v.partition)}
+	}
 	submitted := s.Readers.Submit(func() {
-		err := errReadPanicked
-		defer func() {
-			if err != nil {
-				done(err)
-			}
-		}()
-		if err = s.dropObjects(p); err != nil {
-			return
-		}
-		b := s.Engine.NewBatch()
-		for _, r := range vnode.OwnRanges(p) {
-			b.DeleteRange(r[0], r[1])
-		}
-		b.Set(vnode.LossKey(p), vnode.Loss{Dropped: since}.Encode())
-		err = b.Commit(storage.Synced, done)
+		out := &dropped{by: v, end: end, err: errReadPanicked}
+		defer func() { v.tellSelf(out) }()
+		out.err = s.renew(p, lost, patient, end)
 	})
 	if !submitted {
-		done(errReadersBusy)
+		v.tellSelf(&dropped{by: v, err: errReadersBusy})
 	}
 }
 
-// dropPause is how long a drop that failed rests, damagePause one that damage around the
-// range has kept from being cut out: each attempt writes memory out and reads tables.
-const dropPause, damagePause = 200 * time.Millisecond, 20 * time.Second
+const (
+	// dropPause is how long a drop rests for which there was no room, damagePause one that failed:
+	// each attempt copies the partition, writes memory out and reads tables.
+	dropPause, damagePause = 200 * time.Millisecond, 20 * time.Second
+	// dropPatience is how often it is tried to drop a partition with its neighbours.
+	dropPatience = 3
+)
 
 // onDropped begins anew.
 func (v *vnodeActor) onDropped(m *dropped) {
@@ -171,20 +211,23 @@ func (v *vnodeActor) onDropped(m *dropped) {
 	}
 	v.loss.dropping = false
 	if m.err != nil {
-		if !errors.Is(m.err, errDropping) && !errors.Is(m.err, errReadersBusy) {
-			v.s.vnodeDown(v.partition, "drop what is damaged", m.err)
-		}
 		pause := dropPause
-		if errors.Is(m.err, storage.ErrDamaged) {
+		if !errors.Is(m.err, errDropping) && !errors.Is(m.err, errReadersBusy) {
+			v.loss.drops++
 			pause = damagePause
+			v.s.vnodeDown(v.partition, "drop what is damaged", m.err)
 		}
 		v.s.Wheel.Send(v.self, &lostNow{}, pause)
 		return
 	}
-	v.loss = loss{Loss: vnode.Loss{Dropped: m.since}}
-	v.s.losses.droppedFor(v.partition, m.since)
-	v.s.Counters.Lost.Add(1)
-	v.s.Log.Warn("a damaged partition was dropped; the others fill it", slog.Uint64("partition", uint64(v.partition)))
+	lost := m.end.Dropped > v.loss.Dropped
+	v.loss = loss{Loss: m.end}
+	v.s.losses.droppedFor(v.partition, m.end.Dropped)
+	if lost {
+		v.s.losses.clear(v.partition)
+		v.s.Counters.Lost.Add(1)
+		v.s.Log.Warn("a damaged partition was dropped; the others fill it", slog.Uint64("partition", uint64(v.partition)))
+	}
 	v.leave()
 	v.upkeep = upkeep{looked: time.Now()}
 	v.armUpkeep()

@@ -66,6 +66,8 @@ type reapRead struct {
 	// version is that of the document by which it was looked for misplaced objects.
 	version   uint64
 	misplaced bool
+	// whole reports whether what was read still lies here.
+	whole func() bool
 	// held are those of the keys whose records are as asked for, others those that are not.
 	held   []uint32
 	others []messages.ReapKeyOf
@@ -80,12 +82,13 @@ func (v *vnodeActor) reap(m *messages.ReapRequest, e rt.Envelope) {
 		v.s.answer(e.Sender, v.self, messages.Fail(messages.CodeInvalid, "%v", err))
 		return
 	}
-	if !v.writable(e.Sender) || !v.serves(e.Sender) || v.refuses(0, e.Sender) {
+	if !v.writable(e.Sender) || !v.serves(e.Sender) || v.doubtful(e.Sender) {
 		return
 	}
 	s, self, doc, p := v.s, v.self, v.s.Document(), v.partition
+	whole := s.losses.watch(p)
 	s.onReader(e, func() {
-		out := &reapRead{request: m, n: n, version: doc.Version}
+		out := &reapRead{request: m, n: n, version: doc.Version, whole: whole}
 		if out.misplaced, out.err = s.misplacedIn(doc, p); out.err == nil {
 			out.err = s.holdsToReap(out, p, keys)
 		}
@@ -154,7 +157,11 @@ func (s *Services) holdsToReap(out *reapRead, p dynamo.Partition, keys []message
 // on the disk: a tombstone that a crash could still take must not be the reason to drop
 // the others.
 func (v *vnodeActor) reapAnswer(m *reapRead, sender *actor.PID) {
-	if !v.writable(sender) || !v.serves(sender) {
+	if !v.writable(sender) || !v.serves(sender) || v.doubtful(sender) {
+		return
+	}
+	if !m.whole() {
+		v.s.answer(sender, v.self, v.s.isDamaged(v.partition))
 		return
 	}
 	for i := 0; i < len(m.others) && m.err == nil; i++ {
@@ -190,7 +197,7 @@ func (v *vnodeActor) reapDrop(m *messages.ReapDropRequest, sender *actor.PID) {
 		v.s.answer(sender, v.self, messages.Fail(messages.CodeInvalid, "%v", err))
 		return
 	}
-	if !v.writable(sender) || !v.serves(sender) {
+	if !v.writable(sender) || !v.serves(sender) || v.doubtful(sender) {
 		return
 	}
 	reply, w := &messages.ReapDropReply{Round: m.GetRound()}, &v.write

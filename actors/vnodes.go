@@ -190,6 +190,20 @@ func (t *vnodeTable) has(p dynamo.Partition) bool {
 	return t.rows[p].Serving
 }
 
+// all are the partitions that have a vnode, ascending: what lies in the store is theirs.
+func (t *vnodeTable) all() []dynamo.Partition {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var out []dynamo.Partition
+	for p, row := range t.rows {
+		if !row.stopped {
+			out = append(out, p)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
 // listed reports whether this node has, or had, a vnode for the partition.
 func (t *vnodeTable) listed(p dynamo.Partition) bool {
 	t.mu.Lock()

@@ -9,19 +9,17 @@ import (
 	"github.com/dynactor/dynactor/dynamo/bucket"
 )
 
-// Why a replica cannot be given up.
-var (
-	// ErrOnlyCopy: nobody else has the data that would be lost.
-	ErrOnlyCopy = errors.New("no other replica has the data")
-	// ErrOtherFirst: another replica is being filled. This one may have what it lacks.
-	ErrOtherFirst = errors.New("another replica is being filled")
-)
+// ErrOnlyCopy: a replica cannot be given up, as nobody else has the data.
+var ErrOnlyCopy = errors.New("no other replica has the data")
 
-// LoseReplica gives up what a member keeps of a partition, all of it, because it cannot read
-// some of it: the member drops it once this is in force there, and is filled by the others
-// as one that has lost its disk. known is the version of the document by which the member
-// found that out: if the replica was given up since, nothing changes. Whatever a member drops
-// another one must have: the errors are ErrOnlyCopy, ErrOtherFirst and those of changes.
+// LoseReplica gives up a member's replica of a partition, because it cannot read some of it:
+// once this is in force there the member drops what it cannot read, keeps what it can, and is
+// filled by the others as one that has lost its disk. known is the version of the document by
+// which the member found that out: if the replica was given up since, nothing changes.
+//
+// Nothing readable goes, so several replicas may be given up at a time, even all: each takes from
+// the others what they can read. If one had to wait for another one to be filled, that might wait for
+// what this one cannot read. The errors are ErrOnlyCopy and those of changes.
 func (d Document) LoseReplica(p dynamo.Partition, node dynamo.NodeID, store StoreID, known uint64) (Document, error) {
 	m, ok := d.Member(node)
 	switch {
@@ -43,14 +41,8 @@ func (d Document) LoseReplica(p dynamo.Partition, node dynamo.NodeID, store Stor
 		if n < from || n > to {
 			continue
 		}
-		sources := d.Sources(f, n)
-		if len(sources) == 0 {
+		if len(d.Sources(f, n)) == 0 {
 			return d, fmt.Errorf("%w of partition %d with n = %d", ErrOnlyCopy, p, n)
-		}
-		for _, s := range sources {
-			if x, filling := d.Filling(p, s); filling && x.Whole {
-				return d, fmt.Errorf("%w: %s, partition %d", ErrOtherFirst, s, p)
-			}
 		}
 	}
 	out := d.successor()

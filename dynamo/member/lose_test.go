@@ -32,6 +32,10 @@ func TestLoseReplica(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	both, err := lost.LoseReplica(0, list[1], store(list[1]), 2)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for name, tc := range map[string]struct {
 		d       Document
 		node    dynamo.NodeID
@@ -42,7 +46,8 @@ func TestLoseReplica(t *testing.T) {
 	}{
 		"again, found before":       {lost, list[0], store(list[0]), 1, nil, 2},
 		"again, found since":        {lost, list[0], store(list[0]), 2, nil, 3},
-		"another one first":         {lost, list[1], store(list[1]), 2, ErrOtherFirst, 2},
+		"another one besides":       {lost, list[1], store(list[1]), 2, nil, 3},
+		"the last one, too":         {both, list[2], store(list[2]), 3, nil, 4},
 		"another store":             {d, list[0], StoreID{9}, 1, ErrPlanChanged, 1},
 		"no member":                 {d, "z", StoreID{9}, 1, ErrUnknownMember, 1},
 		"the only copy of n = 1":    {single, list[0], store(list[0]), 2, ErrOnlyCopy, 2},

@@ -183,7 +183,10 @@ func (w *moving) learn(n *movingNode, d *Document) {
 		n.reset()
 	}
 	if f, ok := d.Filling(0, n.id); ok && f.Since > n.since {
-		n.since, n.data, n.damaged, n.unreadable = f.Since, 0, false, false
+		if n.unreadable || w.bug == "drops what can be read" {
+			n.data = 0
+		}
+		n.since, n.damaged, n.unreadable = f.Since, false, false
 		if w.bug != "filled once and lost again" {
 			n.reset()
 		}
@@ -427,15 +430,20 @@ func (w *moving) loseDisk(n *movingNode) {
 	w.logf("%s loses its disk", n.id)
 }
 
-// damage makes something of a replica unreadable; giveUp proposes to lose it.
+// damage makes something of a replica unreadable, which still takes writes; giveUp proposes to lose it. Where the key itself can
+// be read, any number of replicas may be damaged.
 func (w *moving) damage(n *movingNode) {
-	if m, ok := w.newest().Member(n.id); !ok || !w.may() || w.W == 1 || !n.serves() || m.Removed || m.Store != n.store || n.damaged {
+	unreadable := w.r.IntN(4) > 0
+	if m, ok := w.newest().Member(n.id); !ok || unreadable && (!w.may() || w.W == 1) || !n.serves() || m.Removed || m.Store != n.store || n.damaged {
 		return
 	}
 	if from, to := n.doc.FillRange(Fill{Node: n.id, Whole: true}); from > to {
 		return
 	}
-	w.hole, n.damaged, n.unreadable, n.found = n.id, true, w.r.IntN(2) == 0, n.doc.Version
+	if unreadable {
+		w.hole = n.id
+	}
+	n.damaged, n.unreadable, n.found = true, unreadable, n.doc.Version
 	w.counts.damaged++
 	w.logf("%s is damaged, the key itself: %v", n.id, n.unreadable)
 }

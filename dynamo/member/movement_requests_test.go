@@ -19,7 +19,7 @@ func (w *moving) served(n *movingNode, plan *Document) bool {
 	if !n.serves() {
 		return false
 	}
-	if n.unreadable || n.damaged && plan.Version > n.doc.Version && w.bug != "takes what was planned after the loss" {
+	if n.damaged && plan.Version > n.doc.Version && w.bug != "takes what was planned after the loss" {
 		return false
 	}
 	if plan.Version < n.moved && w.bug != "stale is served" {
@@ -119,7 +119,7 @@ func (w *moving) ask(k *keyRead) bool {
 	}
 	list := from.Primaries(0, w.n)
 	n := w.nodes[list[w.r.IntN(len(list))]]
-	if slices.Contains(k.asked, n.id) || !w.served(n, k.plan) {
+	if slices.Contains(k.asked, n.id) || n.unreadable || !w.served(n, k.plan) {
 		return false
 	}
 	k.asked = append(k.asked, n.id)

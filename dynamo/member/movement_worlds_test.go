@@ -34,7 +34,7 @@ func (w *moving) storm(steps int) {
 			w.commit()
 		case x < 960:
 			w.loseDisk(n)
-		case x < 963:
+		case x < 965:
 			w.damage(n)
 		case x < 972:
 			w.giveUp(n)
@@ -131,7 +131,7 @@ func TestMovementFindsBugs(t *testing.T) {
 		"next is read before it is filled": 0, "a value counts while it is filled": 0,
 		"no fill from one that is being filled": 5500, "new places of a lost disk are filled too early": 2100,
 		"source that does not know of the loss": 0, "facts of before the loss": 0, "filled once and lost again": 0,
-		"takes what was planned after the loss": 37100,
+		"takes what was planned after the loss": 20500, "drops what can be read": 0,
 	} {
 		t.Run(bug, func(t *testing.T) {
 			for ; seed < 100_000; seed++ {

@@ -13,6 +13,7 @@ const (
 	kindObject  = 'o'
 	kindCorrupt = 'x'
 	kindReap    = 'r'
+	kindSalvage = 's'
 )
 
 // objectHead is the length of an object key before the bucket: kind, partition,

@@ -22,6 +22,22 @@ func LossKey(p dynamo.Partition) []byte {
 	return binary.BigEndian.AppendUint32([]byte{kindMeta, 'l', '/'}, uint32(p))
 }
 
+// SalvageKey is where what can be read of a damaged replica lies while the rest is dropped, by
+// the storage key of the object; SalvageRange is the range of a partition's.
+func SalvageKey(object []byte) []byte { return append([]byte{kindSalvage}, object...) }
+
+// SalvageRange is the range of SalvageKey for a partition.
+func SalvageRange(p dynamo.Partition) (lower, upper []byte) {
+	lower, upper = ObjectRange(p)
+	return SalvageKey(lower), SalvageKey(upper)
+}
+
+// Salvages is the range of SalvageKey for all partitions.
+func Salvages() (lower, upper []byte) { return []byte{kindSalvage}, []byte{kindSalvage + 1} }
+
+// SalvagedObject is the storage key of the object that a key of SalvageRange stands for.
+func SalvagedObject(key []byte) []byte { return key[1:] }
+
 // Encode returns the bytes to store.
 func (l Loss) Encode() []byte {
 	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, l.Suspect), l.Dropped)
