@@ -6,7 +6,6 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
-	"sort"
 
 	"github.com/dynactor/dynactor/dynamo"
 	"github.com/dynactor/dynactor/dynamo/hashtree"
@@ -189,26 +188,33 @@ func (s *Services) readable(p dynamo.Partition, n int, visit func(key, value []b
 	}
 }
 
-// beyond is the first position after one, up to the end, from which on can be read; what lies between
-// two holes that are closer than a part in 65,536 of the range may be taken for one with them.
+// beyond is a position after one, up to the end, from which on can be read again: that behind a hole, or at
+// most a part in a million of the range further. Each read of a damaged block takes long, so it looks at
+// twice the distance each time, and then between the last two: what lies between two holes that are
+// closer than the first of them is wide may be taken for one with them.
 func beyond(after, end uint64, reads func(uint64) (bool, error)) (from uint64, some bool, err error) {
-	step := max(1, (end-after)>>16)
-	for fails := after; fails < end; {
-		next := fails + min(step, end-fails)
-		ok, err := reads(next)
-		if err != nil {
+	grain := max(1, (end-after)>>20)
+	fails, from := after, after
+	for step := grain; !some; step *= 2 {
+		if fails = from; fails == end {
+			return 0, false, nil
+		}
+		from = fails + min(step, end-fails)
+		if some, err = reads(from); err != nil {
 			return 0, false, err
 		}
-		if !ok {
-			fails = next
-			continue
-		}
-		i := sort.Search(int(next-fails)-1, func(i int) bool {
-			ok, bad := reads(fails + 1 + uint64(i))
-			err = errors.Join(err, bad)
-			return ok
-		})
-		return fails + 1 + uint64(i), true, err
 	}
-	return 0, false, nil
+	for from-fails > grain {
+		middle := fails + (from-fails)/2
+		ok, err := reads(middle)
+		switch {
+		case err != nil:
+			return 0, false, err
+		case ok:
+			from = middle
+		default:
+			fails = middle
+		}
+	}
+	return from, true, nil
 }
