@@ -276,7 +276,7 @@ func TestSuspectThatMovedAway(t *testing.T) {
 func TestOpensDamaged(t *testing.T) {
 	marks, _ := vnode.MarkRange(0, 3)
 	for name, key := range map[string][]byte{
-		"its own state": vnode.MetaKey(0), "what it knows of losses": vnode.LossKey(0), "a tree": vnode.TreeKey(0, 3), "a mark": marks, "an object": nil,
+		"its own state": vnode.MetaKey(0), "what it knows of losses": vnode.LossKey(0), "a tree": vnode.TreeKey(0, 3, 0, 0), "a mark": marks, "an object": nil,
 	} {
 		t.Run(name, func(t *testing.T) {
 			before := start(t, setup{nodes: 3})
@@ -287,7 +287,7 @@ func TestOpensDamaged(t *testing.T) {
 			switch name {
 			case "an object":
 				key = objectKey("k")
-				b.Delete(vnode.TreeKey(0, 3)) // it looks whether there are any
+				b.Delete(vnode.TreeKey(0, 3, 0, 0)) // it looks whether there are any
 				lower, upper := vnode.MarkRange(0, 3)
 				b.DeleteRange(lower, upper)
 			case "what it knows of losses":

@@ -13,7 +13,6 @@ import (
 	"github.com/dynactor/dynactor/dynamo/quorum"
 	"github.com/dynactor/dynactor/dynamo/version"
 	"github.com/dynactor/dynactor/dynamo/vnode"
-	"github.com/dynactor/dynactor/storage"
 )
 
 const (
@@ -21,8 +20,6 @@ const (
 	upkeepEvery = wantAgainAfter
 	// sampleEvery is how often it reads a range that nothing is known against.
 	sampleEvery = 30 * time.Second
-	// checkpointEvery is how old the checkpoint of a tree that changes gets.
-	checkpointEvery = 10 * time.Minute
 )
 
 // upkeepPace has other intervals, for tests; 0 takes the above. none leaves the trees as
@@ -47,17 +44,8 @@ type upkeep struct {
 	resting bool
 	turn    turn
 	timer   *rt.Timer
+	saver   *rt.Timer // while checkpoints are made
 	looked  time.Time // when a range was sampled last
-}
-
-// keptTree is a tree and what is stored of it.
-type keptTree struct {
-	*hashtree.Tree
-	// changed: the checkpoint is not the tree. saved is when it was; stored: there is one.
-	changed, stored bool
-	saved           time.Time
-	// sample is the range to be sampled next, of as many bits as the tree had.
-	sample hashtree.Prefix
 }
 
 // upkeepTick is the time to look after the trees; by is whose.
@@ -104,70 +92,6 @@ func hashUnder(key []byte, r version.Record) hashtree.Hash {
 	}
 	_, k, _ := vnode.ParseObjectKey(key)
 	return entryHash(k, r)
-}
-
-// loadTrees reads the checkpoints, and what is marked as written since.
-func (v *vnodeActor) loadTrees() error {
-	partitions := v.s.Document().Settled.Partitions()
-	for n := 1; n <= quorum.MaxN; n++ {
-		t, err := v.s.loadTree(partitions, v.partition, n)
-		if errors.Is(err, storage.ErrDamaged) {
-			t = v.s.keep(hashtree.New(partitions, v.partition), true)
-			t.DoubtAll()
-		}
-		if err := v.tolerate(err); err != nil {
-			return err
-		}
-		v.upkeep.trees[n] = t
-	}
-	return nil
-}
-
-// loadTree is nil if there is nothing. Marks count also after a clean stop: it may have
-// come before the ranges that an unclean one had left were read.
-func (s *Services) loadTree(partitions int, p dynamo.Partition, n int) (*keptTree, error) {
-	var t *hashtree.Tree
-	b, err := s.Engine.Get(nil, vnode.TreeKey(p, n))
-	if err == nil {
-		var bad error
-		if t, bad = hashtree.Decode(b, partitions, p); bad != nil {
-			s.Log.Error("a hash tree is built anew", slog.Uint64("partition", uint64(p)), slog.Int("n", n), slog.Any("error", bad))
-		}
-	} else if !errors.Is(err, storage.ErrNotFound) {
-		return nil, err
-	}
-	var marks []uint32
-	lower, upper := vnode.MarkRange(p, n)
-	err = s.Engine.Scan(lower, upper, func(key, _ []byte) bool {
-		if mark, ok := vnode.ParseMark(key); ok && mark < 1<<hashtree.MarkBits {
-			marks = append(marks, mark)
-		}
-		return true
-	})
-	objects := false
-	if err == nil && t == nil && len(marks) == 0 {
-		lower, upper = vnode.ReplicaRange(p, n)
-		err = s.Engine.Scan(lower, upper, func(_, _ []byte) bool { objects = true; return false })
-	}
-	if err != nil || t == nil && len(marks) == 0 && !objects {
-		return nil, err
-	}
-	changed, stored := t == nil || len(marks) > 0, t != nil
-	if t == nil {
-		t = hashtree.New(partitions, p)
-		t.DoubtAll()
-	}
-	for _, mark := range marks {
-		t.Doubt(hashtree.Prefix{Bits: hashtree.MarkBits, Index: mark})
-	}
-	kept := s.keep(t, changed)
-	kept.stored = stored
-	return kept, nil
-}
-
-func (s *Services) keep(t *hashtree.Tree, changed bool) *keptTree {
-	// At different times, so that not all vnodes write checkpoints at once.
-	return &keptTree{Tree: t, changed: changed, saved: time.Now().Add(-rand.N(checkpointEvery))}
 }
 
 // tree is that of one n, up to quorum.MaxN. What was not found when the vnode opened
@@ -220,61 +144,6 @@ func (v *vnodeActor) onDoubted(m *doubted) {
 	v.care()
 }
 
-// checkpoint adds trees to a batch that has nothing else of the vnode's objects, all
-// that changed or only those whose checkpoint is old, and returns what to do when it is
-// applied. A tree that is not settled keeps its marks.
-func (v *vnodeActor) checkpoint(b storage.Batch, age time.Duration) (saved func()) {
-	var all []*keptTree
-	for n, t := range v.upkeep.trees {
-		if t == nil || !t.changed || !t.Settled() || time.Since(t.saved) < age {
-			continue
-		}
-		b.Set(vnode.TreeKey(v.partition, n), t.Encode())
-		b.DeleteRange(vnode.MarkRange(v.partition, n))
-		all = append(all, t)
-	}
-	return func() {
-		for _, t := range all {
-			t.Saved()
-			t.changed, t.stored, t.saved = false, true, time.Now()
-		}
-	}
-}
-
-// save makes checkpoints of the trees whose checkpoints are old. A crash may lose them
-// and then loses all that was written after them, so nobody waits for the disk.
-func (v *vnodeActor) save() {
-	b := v.s.Engine.NewBatch()
-	saved := v.checkpoint(b, cmp.Or(v.s.pace.checkpoint, checkpointEvery))
-	if b.Len() == 0 {
-		b.Discard()
-		return
-	}
-	if err := b.Commit(storage.Applied, nil); err != nil {
-		v.s.Log.Warn("no checkpoint of a hash tree", slog.Uint64("partition", uint64(v.partition)), slog.Any("error", err))
-		return
-	}
-	saved()
-}
-
-// remark marks a range in which the checkpoint is wrong, without a write that would have
-// marked it: it is read again after a crash.
-func (v *vnodeActor) remark(t *keptTree, n int, p hashtree.Prefix) {
-	marks := t.Unmarked(p)
-	if len(marks) == 0 {
-		return
-	}
-	b := v.s.Engine.NewBatch()
-	for _, m := range marks {
-		b.Set(vnode.MarkKey(v.partition, n, m.Index), []byte{})
-	}
-	if err := b.Commit(storage.Applied, nil); err != nil {
-		v.s.Log.Warn("no marks of a hash tree", slog.Uint64("partition", uint64(v.partition)), slog.Any("error", err))
-		return
-	}
-	t.Marked(marks)
-}
-
 // onUpkeep is the tick.
 func (v *vnodeActor) onUpkeep(m *upkeepTick) {
 	if m.by != v {
@@ -309,6 +178,7 @@ func (v *vnodeActor) armUpkeep() {
 func (v *vnodeActor) leave() {
 	u := &v.upkeep
 	u.timer.Stop()
+	u.saver.Stop()
 	if u.turn.asked || !u.turn.began.IsZero() {
 		u.turn.gone(v.s, v.self)
 	}
@@ -423,6 +293,9 @@ func (v *vnodeActor) onRange(m *rangeRead) {
 		return
 	}
 	t.changed = t.changed || did.Wrong > 0 || t.Bits() != bits
+	if t.Bits() != bits {
+		t.from = 0
+	}
 	if did.Wrong > 0 && t.stored {
 		v.remark(t, u.n, m.check.Prefix())
 	}

@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/dynactor/dynactor/actors/actortest"
+	"github.com/dynactor/dynactor/dynamo"
 	"github.com/dynactor/dynactor/dynamo/hashtree"
 	"github.com/dynactor/dynactor/dynamo/vnode"
 	"github.com/dynactor/dynactor/messages"
@@ -68,17 +70,29 @@ func (r *rig) root() hashtree.Hash {
 	return out
 }
 
+// loadSaved is the tree that a clean stop has left, of n = 3, whole and in parts of one width.
+func loadSaved(t testing.TB, e storage.Engine, partitions int, p dynamo.Partition) *hashtree.Tree {
+	t.Helper()
+	var parts [][]byte
+	widths := map[byte]bool{}
+	lower, upper := vnode.TreeRange(p, 3)
+	if err := e.Scan(lower, upper, func(key, value []byte) bool {
+		parts, widths[key[len(lower)]] = append(parts, bytes.Clone(value)), true
+		return true
+	}); err != nil {
+		t.Fatal(err)
+	}
+	saved, err := hashtree.Load(partitions, p, parts)
+	if err != nil || !saved.Settled() || len(widths) != 1 {
+		t.Fatalf("of %d parts, of %d widths, a tree: settled=%v, %v", len(parts), len(widths), saved.Settled(), err)
+	}
+	return saved
+}
+
 // checkSaved compares the checkpoint that a clean stop has left with the store.
 func checkSaved(t testing.TB, e storage.Engine) {
 	t.Helper()
-	b, err := e.Get(nil, vnode.TreeKey(0, 3))
-	if err != nil {
-		t.Fatal(err)
-	}
-	saved, err := hashtree.Decode(b, 1, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	saved := loadSaved(t, e, 1, 0)
 	want := treeOf(t, e)
 	for i := range uint32(1) << min(saved.Bits(), want.Bits()) {
 		p := hashtree.Prefix{Bits: min(saved.Bits(), want.Bits()), Index: i}
@@ -219,7 +233,9 @@ func TestTreeAfterRestart(t *testing.T) {
 	checkSaved(t, crashed)
 
 	b := disk.NewBatch()
-	b.Set(vnode.TreeKey(0, 3), []byte("not a checkpoint"))
+	lower, upper := vnode.TreeRange(0, 3)
+	b.DeleteRange(lower, upper)
+	b.Set(vnode.TreeKey(0, 3, 0, 0), []byte("not a checkpoint"))
 	if err := b.Commit(storage.Applied, nil); err != nil {
 		t.Fatal(err)
 	}

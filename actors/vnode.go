@@ -165,6 +165,8 @@ func (v *vnodeActor) Receive(ctx actor.Context) {
 		v.onDoubted(m)
 	case *upkeepTick:
 		v.onUpkeep(m)
+	case *checkpointPaused:
+		v.onPaused(m)
 	case *damageMet:
 		v.onDamage(m)
 	case *suspected:
@@ -298,7 +300,7 @@ func (v *vnodeActor) onDrain(m *drain) {
 	}
 	b := v.s.Engine.NewBatch()
 	b.Set(vnode.MetaKey(v.partition), v.state.Stop().Encode())
-	saved := v.checkpoint(b, 0)
+	saved := v.saveAll(b)
 	if err := b.Commit(storage.Synced, m.done); err != nil {
 		m.done(err)
 		return

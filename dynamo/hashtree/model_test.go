@@ -2,8 +2,6 @@ package hashtree
 
 import (
 	"bytes"
-	"encoding/binary"
-	"hash/crc32"
 	"maps"
 	"slices"
 	"testing"
@@ -14,13 +12,13 @@ import (
 // disk is what a crash leaves: batches become durable in their order, and some of the
 // last may be lost.
 type disk struct {
-	records    data
-	checkpoint []byte
-	marks      map[Prefix]bool
+	records data
+	parts   map[Prefix][]byte
+	marks   map[Prefix]bool
 }
 
 func (d disk) clone() disk {
-	return disk{maps.Clone(d.records), d.checkpoint, maps.Clone(d.marks)}
+	return disk{maps.Clone(d.records), maps.Clone(d.parts), maps.Clone(d.marks)}
 }
 
 // world is a vnode's tree and store, with a reader at work.
@@ -96,13 +94,16 @@ func (w *world) end() {
 	}
 }
 
-func (w *world) save() {
-	if !w.tree.Settled() {
+func (w *world) save(from uint32) {
+	p, ok := w.tree.Unsaved(from)
+	if !ok {
 		return
 	}
-	w.now.checkpoint, w.now.marks = w.tree.Encode(), map[Prefix]bool{}
+	maps.DeleteFunc(w.now.parts, func(o Prefix, _ []byte) bool { return o.Bits != p.Bits })
+	maps.DeleteFunc(w.now.marks, func(m Prefix, _ bool) bool { return p.Contains(m) })
+	w.now.parts[p] = w.tree.Encode(p)
 	w.commit()
-	w.tree.Saved()
+	w.tree.Saved(p)
 }
 
 // crash goes back to one of the last states and opens the tree from it.
@@ -111,18 +112,15 @@ func (w *world) crash(lost int) {
 		w.now = w.history[max(0, n-1-lost)].clone()
 	}
 	w.history, w.check = []disk{w.now.clone()}, nil
-	if w.now.checkpoint == nil {
-		w.tree = New(testPartitions, testPartition)
-		w.tree.DoubtAll()
-		return
-	}
-	tree, err := Decode(w.now.checkpoint, testPartitions, testPartition)
+	tree, err := Load(testPartitions, testPartition, slices.Collect(maps.Values(w.now.parts)))
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	for _, p := range slices.SortedFunc(maps.Keys(w.now.marks), func(a, b Prefix) int { return int(a.Index) - int(b.Index) }) {
+	marks := slices.SortedFunc(maps.Keys(w.now.marks), func(a, b Prefix) int { return int(a.Index) - int(b.Index) })
+	for _, p := range marks {
 		tree.Doubt(p)
 	}
+	tree.Marked(marks)
 	w.tree = tree
 }
 
@@ -144,7 +142,7 @@ func (w *world) invariant(what string) {
 func TestTreeIsTheTreeOfTheData(t *testing.T) {
 	grown := 0
 	rapid.Check(t, func(t *rapid.T) {
-		w := &world{t: t, tree: New(testPartitions, testPartition), now: disk{records: data{}, marks: map[Prefix]bool{}}}
+		w := &world{t: t, tree: New(testPartitions, testPartition), now: disk{records: data{}, parts: map[Prefix][]byte{}, marks: map[Prefix]bool{}}}
 		w.commit()
 		if rapid.Bool().Draw(t, "large") {
 			for i := range 1200 {
@@ -173,7 +171,7 @@ func TestTreeIsTheTreeOfTheData(t *testing.T) {
 			case "end":
 				w.end()
 			case "save":
-				w.save()
+				w.save(rapid.Uint32Range(0, 5).Draw(t, "from"))
 			case "crash":
 				w.crash(rapid.IntRange(0, 3).Draw(t, "lost"))
 			}
@@ -190,78 +188,4 @@ func TestTreeIsTheTreeOfTheData(t *testing.T) {
 	if grown == 0 {
 		t.Error("no tree ever grew")
 	}
-}
-
-// TestCheckpoint: what was encoded comes back, in one form only.
-func TestCheckpoint(t *testing.T) {
-	store := data{}
-	for i := range 3000 {
-		store[spread(i)] = hashed(spread(i), 1)
-	}
-	tree := store.built(8)
-	b := tree.Encode()
-	back, err := Decode(b, testPartitions, testPartition)
-	if err != nil {
-		t.Fatal(err)
-	}
-	same(t, "decoded", tree, back)
-	sound(t, "decoded", back.serving)
-	if !bytes.Equal(back.Encode(), b) {
-		t.Error("it is encoded in another way")
-	}
-	for name, broken := range map[string]func() (*Tree, error){
-		"another partition": func() (*Tree, error) { return Decode(b, testPartitions, 1) },
-		"other partitions":  func() (*Tree, error) { return Decode(b, 16, testPartition) },
-		"cut":               func() (*Tree, error) { return Decode(b[:len(b)-1], testPartitions, testPartition) },
-		"nothing":           func() (*Tree, error) { return Decode(nil, testPartitions, testPartition) },
-	} {
-		if _, err := broken(); err == nil {
-			t.Errorf("%s was taken", name)
-		}
-	}
-	for i := range b {
-		b[i] ^= 1
-		if _, err := Decode(b, testPartitions, testPartition); err == nil {
-			t.Fatalf("a change of byte %d was not seen", i)
-		}
-		b[i] ^= 1
-	}
-}
-
-// TestMarks: each range is marked once between two checkpoints.
-func TestMarks(t *testing.T) {
-	tree := New(testPartitions, testPartition)
-	for round := range 2 {
-		p, needed := tree.Mark(at(1 << 63))
-		if !needed || p != (Prefix{MarkBits, 512}) {
-			t.Fatalf("round %d: %v %v", round, p, needed)
-		}
-		tree.Update(at(1<<63), Hash{}, Hash{1})
-		if _, again := tree.Mark(at(1<<63 + 5)); again {
-			t.Fatal("marked twice")
-		}
-		if _, other := tree.Mark(at(1<<63 + 1<<54)); !other {
-			t.Fatal("another range is not marked")
-		}
-		tree.Encode()
-		tree.Saved()
-	}
-}
-
-// FuzzDecode gives each input the right checksum, or nothing would get past it.
-func FuzzDecode(f *testing.F) {
-	f.Add(New(testPartitions, testPartition).Encode())
-	f.Add([]byte{1, 3, 0, 0, 0, 5, 22, 0, 0, 0, 0})
-	f.Fuzz(func(t *testing.T, b []byte) {
-		if n := len(b) - sumSize; n >= 0 {
-			binary.BigEndian.PutUint32(b[n:], crc32.Checksum(b[:n], castagnoli))
-		}
-		tree, err := Decode(b, testPartitions, testPartition)
-		if err != nil {
-			return
-		}
-		if again := tree.Encode(); !bytes.Equal(again, b) {
-			t.Errorf("%x is encoded as %x", b, again)
-		}
-	})
 }

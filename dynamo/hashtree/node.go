@@ -123,18 +123,22 @@ func (l *levels) node(p Prefix) Node {
 	return sum
 }
 
+// under are the leaves under a prefix, which is not longer than bits.
+func (l *levels) under(p Prefix) []Node {
+	below := l.bits - p.Bits
+	return l.levels[len(l.levels)-1][p.Index<<below : (p.Index+1)<<below]
+}
+
 // set makes the leaves under a prefix what sums says, and returns how many were
 // something else.
 func (l *levels) set(p Prefix, sums []Node) (wrong int) {
 	first := p.Index << (l.bits - p.Bits)
-	leaves := l.levels[len(l.levels)-1]
-	for i, want := range sums {
-		leaf := first + uint32(i)
-		if have := leaves[leaf]; have != want {
+	for i, have := range l.under(p) {
+		if want := sums[i]; have != want {
 			wrong++
 			have.Count = -have.Count
 			have.add(want)
-			l.add(leaf, have)
+			l.add(first+uint32(i), have)
 		}
 	}
 	return wrong

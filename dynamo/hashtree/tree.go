@@ -32,7 +32,8 @@
 //
 // The tree lives in memory. What is stored of it is a checkpoint, and marks: before
 // the first write since the checkpoint to one of 1,024 ranges, a mark of that range
-// is put into the batch that holds the record. After a crash the checkpoint is right
+// is put into the batch that holds the record. The checkpoint is stored in parts, each with
+// the removal of its marks, so no step of its owner has more than one to write. After a crash it is right
 // but for the marked ranges, and those are read again while the vnode serves. A busy
 // partition writes at most 1,024 marks between two checkpoints, an idle one reads
 // little again. Ranges that were found wrong are marked too, for the checkpoint is.
@@ -92,7 +93,9 @@ type Tree struct {
 	doubts    []Prefix
 	doubtful  map[Prefix]bool // the same as a set
 	checks    []*Check
-	marked    [1 << MarkBits / 64]uint64
+	// marked are the ranges whose marks are durable, stored the parts of the checkpoint that were
+	// saved of this serving tree, by number.
+	marked, stored ranges
 }
 
 // New makes the tree of a vnode that has no records, of one of so many partitions.
@@ -147,7 +150,7 @@ func (t *Tree) Prefix(position [16]byte, n uint8) Prefix {
 // if Doubt is called too.
 func (t *Tree) Update(position [16]byte, old, new Hash) {
 	mark := t.Prefix(position, MarkBits)
-	t.marked[mark.Index/64] |= 1 << (mark.Index % 64)
+	put(&t.marked, mark.Index)
 	for _, c := range t.checks {
 		c.note(position, new)
 	}
@@ -165,7 +168,7 @@ func (t *Tree) Update(position [16]byte, old, new Hash) {
 // write, and Update takes note of it.
 func (t *Tree) Mark(position [16]byte) (Prefix, bool) {
 	p := t.Prefix(position, MarkBits)
-	return p, t.marked[p.Index/64]&(1<<(p.Index%64)) == 0
+	return p, !has(&t.marked, p.Index)
 }
 
 // Unmarked are the ranges that a range overlaps and whose marks are not durable. When Mend
@@ -178,7 +181,7 @@ func (t *Tree) Unmarked(p Prefix) []Prefix {
 	}
 	var out []Prefix
 	for i := first; i < first+count; i++ {
-		if t.marked[i/64]&(1<<(i%64)) == 0 {
+		if !has(&t.marked, i) {
 			out = append(out, Prefix{Bits: MarkBits, Index: i})
 		}
 	}
@@ -188,7 +191,7 @@ func (t *Tree) Unmarked(p Prefix) []Prefix {
 // Marked takes note that the marks of ranges that Unmarked named are durable.
 func (t *Tree) Marked(marks []Prefix) {
 	for _, m := range marks {
-		t.marked[m.Index/64] |= 1 << (m.Index % 64)
+		put(&t.marked, m.Index)
 	}
 }
 
@@ -267,5 +270,6 @@ func (t *Tree) mended(p Prefix) {
 	}
 	if t.grown == 1<<t.rangeBits {
 		t.serving, t.growing = t.growing, nil
+		clear(t.stored[:])
 	}
 }

@@ -424,7 +424,7 @@ func TestUnmarked(t *testing.T) {
 		if _, needed := tree.Mark(first); needed {
 			t.Errorf("%v: a write marks again", p)
 		}
-		tree.Saved()
+		saved(tree)
 		if again := tree.Unmarked(p); len(again) != len(marks) {
 			t.Errorf("%v: after a checkpoint %v", p, again)
 		}

@@ -16,6 +16,9 @@ type keptTree struct {
 	reading bool // the range that is in doubt, or looked after
 }
 
+// wholeTree is the only part of a checkpoint here: there are too few keys for more.
+var wholeTree = hashtree.Prefix{}
+
 // touched is an object that a turn writes or drops, and the hash of what it was before.
 type touched struct {
 	key *keyInfo
@@ -55,8 +58,8 @@ func (n *node) entry(k *keyInfo) hashtree.Hash {
 	return hashtree.EntryHash(k.key, r.CausalHash())
 }
 
-func (v *vnodeShell) treeKey() string {
-	return string(vnode.TreeKey(v.partition, v.n.c.plan.properties.Quorum.N))
+func (v *vnodeShell) treeKey(part hashtree.Prefix) string {
+	return string(vnode.TreeKey(v.partition, v.n.c.plan.properties.Quorum.N, part.Bits, part.Index))
 }
 
 func (v *vnodeShell) markKey(p hashtree.Prefix) string {
@@ -69,18 +72,21 @@ func (v *vnodeShell) loadTree() {
 	if !c.plan.heals() {
 		return
 	}
-	t, err := hashtree.Decode(store[v.treeKey()], c.plan.partitions, v.partition)
-	if err != nil {
-		t = hashtree.New(c.plan.partitions, v.partition)
-		if slices.ContainsFunc(c.sorted[v.partition], func(k *keyInfo) bool { return store[string(k.stored)] != nil }) {
-			t.DoubtAll()
+	t := hashtree.New(c.plan.partitions, v.partition)
+	if part := store[v.treeKey(wholeTree)]; part != nil {
+		var err error
+		if t, err = hashtree.Load(c.plan.partitions, v.partition, [][]byte{part}); err != nil {
+			c.fail("T1", "the checkpoint of partition %d on %s: %v", v.partition, v.n.id, err)
 		}
+	} else if slices.ContainsFunc(c.sorted[v.partition], func(k *keyInfo) bool { return store[string(k.stored)] != nil }) {
+		t.DoubtAll()
 	}
 	v.tree = keptTree{Tree: t}
 	for _, k := range c.sorted[v.partition] {
 		mark := t.Prefix(k.position, hashtree.MarkBits)
 		if _, marked := store[v.markKey(mark)]; marked {
 			t.Doubt(mark)
+			t.Marked([]hashtree.Prefix{mark})
 			v.tree.changed = true
 		}
 	}
@@ -179,12 +185,20 @@ func (v *vnodeShell) checkpoint() {
 	if !t.changed || !t.Settled() || v.status != vnodeServing {
 		return
 	}
-	b := batch{writes: []write{{key: v.treeKey(), value: t.Encode()}}}
+	part, unsaved := t.Unsaved(0)
+	if !unsaved {
+		t.changed = false
+		return
+	}
+	if part != wholeTree {
+		v.n.c.fail("T1", "the tree of partition %d on %s has grown to %d bits", v.partition, v.n.id, t.Bits())
+	}
+	b := batch{writes: []write{{key: v.treeKey(part), value: t.Encode(part)}}}
 	for _, k := range v.n.c.sorted[v.partition] {
 		b.writes = append(b.writes, write{key: v.markKey(t.Prefix(k.position, hashtree.MarkBits))})
 	}
 	if v.n.disk.commit(b) == nil {
-		t.Saved()
+		t.Saved(part)
 		t.changed = false
 	}
 }

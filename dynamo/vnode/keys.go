@@ -75,8 +75,24 @@ func PositionRange(p dynamo.Partition, n int, first, last [16]byte) (lower, uppe
 	return append(slices.Clone(head), first[:]...), increment(append(head, last[:]...))
 }
 
-// TreeKey is the storage key of the checkpoint of a vnode's hash tree of one n.
-func TreeKey(p dynamo.Partition, n int) []byte {
+// TreeRange is the range of storage keys that holds the checkpoint of a vnode's hash tree of
+// one n.
+func TreeRange(p dynamo.Partition, n int) (lower, upper []byte) {
+	return treeHead(p, n), increment(treeHead(p, n))
+}
+
+// TreeKey is the storage key of a part of such a checkpoint: one of 2^width, with a number
+// below 65,536. Those of one width lie together (TreeParts).
+func TreeKey(p dynamo.Partition, n int, width uint8, part uint32) []byte {
+	return binary.BigEndian.AppendUint16(append(treeHead(p, n), width), uint16(part))
+}
+
+// TreeParts is the range of storage keys of the parts of one width.
+func TreeParts(p dynamo.Partition, n int, width uint8) (lower, upper []byte) {
+	return append(treeHead(p, n), width), append(treeHead(p, n), width+1)
+}
+
+func treeHead(p dynamo.Partition, n int) []byte {
 	return append(binary.BigEndian.AppendUint32([]byte{kindMeta, 't', '/'}, uint32(p)), byte(n))
 }
 
@@ -89,6 +105,11 @@ func MarkKey(p dynamo.Partition, n int, mark uint32) []byte {
 // MarkRange is the range of storage keys that holds the marks of one n.
 func MarkRange(p dynamo.Partition, n int) (lower, upper []byte) {
 	return markHead(p, n), increment(markHead(p, n))
+}
+
+// MarkSpan is the part of MarkRange that holds the marks from first to last.
+func MarkSpan(p dynamo.Partition, n int, first, last uint32) (lower, upper []byte) {
+	return MarkKey(p, n, first), append(MarkKey(p, n, last), 0)
 }
 
 // ParseMark is the number in a mark's storage key.

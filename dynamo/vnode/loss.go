@@ -54,12 +54,11 @@ func DecodeLoss(b []byte) (Loss, error) {
 // OwnRanges are the ranges of storage keys of what a vnode keeps besides its objects and
 // says nothing without them: its state, its trees, and the index of what can be reaped.
 func OwnRanges(p dynamo.Partition) (ranges [][2][]byte) {
-	one := func(key []byte) { ranges = append(ranges, [2][]byte{key, append(key[:len(key):len(key)], 0)}) }
-	one(MetaKey(p))
+	add := func(lower, upper []byte) { ranges = append(ranges, [2][]byte{lower, upper}) }
+	add(MetaKey(p), append(MetaKey(p), 0))
 	for n := 1; n <= quorum.MaxN; n++ {
-		one(TreeKey(p, n))
-		lower, upper := MarkRange(p, n)
-		ranges = append(ranges, [2][]byte{lower, upper})
+		add(TreeRange(p, n))
+		add(MarkRange(p, n))
 	}
 	index := binary.BigEndian.AppendUint32([]byte{kindReap}, uint32(p))
 	return append(ranges, [2][]byte{index, increment(append([]byte(nil), index...))})

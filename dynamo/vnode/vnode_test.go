@@ -409,7 +409,7 @@ func TestTreeKeys(t *testing.T) {
 			t.Errorf("mark %d is not in its range", mark)
 		}
 	}
-	for _, other := range [][]byte{MarkKey(7, 2, 1023), MarkKey(7, 4, 0), MarkKey(6, 3, 0), MarkKey(8, 3, 0), TreeKey(7, 3), MetaKey(7)} {
+	for _, other := range [][]byte{MarkKey(7, 2, 1023), MarkKey(7, 4, 0), MarkKey(6, 3, 0), MarkKey(8, 3, 0), TreeKey(7, 3, 4, 15), MetaKey(7)} {
 		if bytes.Compare(lower, other) <= 0 && bytes.Compare(other, upper) < 0 {
 			t.Errorf("%x is among the marks", other)
 		}
@@ -417,7 +417,28 @@ func TestTreeKeys(t *testing.T) {
 			t.Errorf("%x is an object's", other)
 		}
 	}
-	if _, ok := ParseMark(TreeKey(7, 3)); ok {
-		t.Error("a checkpoint is a mark")
+	between := func(lower, upper, key []byte) bool {
+		return bytes.Compare(lower, key) <= 0 && bytes.Compare(key, upper) < 0
+	}
+	for mark, in := range map[uint32]bool{4: false, 5: true, 300: true, 301: false} {
+		if lower, upper := MarkSpan(7, 3, 5, 300); between(lower, upper, MarkKey(7, 3, mark)) != in {
+			t.Errorf("mark %d in the span from 5 to 300: %v", mark, !in)
+		}
+	}
+	lower, upper = TreeRange(7, 3)
+	first, after := TreeParts(7, 3, 4)
+	for _, tc := range []struct {
+		key        []byte
+		of, parted bool
+	}{
+		{TreeKey(7, 3, 4, 0), true, true}, {TreeKey(7, 3, 4, 1023), true, true}, {TreeKey(7, 3, 3, 7), true, false}, {TreeKey(7, 3, 5, 0), true, false},
+		{lower, true, false}, {TreeKey(7, 4, 4, 0), false, false}, {TreeKey(8, 3, 4, 0), false, false}, {MarkKey(7, 3, 0), false, false},
+	} {
+		if of, parted := between(lower, upper, tc.key), between(first, after, tc.key); of != tc.of || parted != tc.parted {
+			t.Errorf("%x is of the tree: %v, of its parts of that width: %v", tc.key, of, parted)
+		}
+		if _, ok := ParseMark(tc.key); ok != (tc.key[1] == 'k') {
+			t.Errorf("%x is a mark: %v", tc.key, ok)
+		}
 	}
 }

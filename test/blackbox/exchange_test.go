@@ -174,7 +174,7 @@ func (p *process) lose(t *testing.T, count int) (taken [][]byte, size int) {
 		t.Fatalf("%d of %d objects taken, want %d: %v", len(taken), all, count, err)
 	}
 	for at := range partitions {
-		b.Delete(vnode.TreeKey(at, 3))
+		b.DeleteRange(vnode.TreeRange(at, 3))
 	}
 	if err := b.Commit(storage.Applied, nil); err != nil {
 		t.Fatal(err)
