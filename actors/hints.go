@@ -390,45 +390,6 @@ func (v *vnodeActor) marked(object []byte, nodes []dynamo.NodeID) (bool, error) 
 	return false, nil
 }
 
-// handoff takes records that another node kept for this one, or that this one asked
-// for to fill the partition.
-func (v *vnodeActor) handoff(m *messages.HandoffRequest, sender *actor.PID) {
-	// What is handed over is dropped by who had it: not to one that may drop it next.
-	if !v.writable(sender) || !v.serves(sender) || v.doubtful(sender) {
-		return
-	}
-	all, err := messages.ToHandoff(m)
-	if err == nil && len(all) > 0 && !v.owns(int(m.GetN())) { // without records it asks only for what is durable
-		err = fmt.Errorf("%w: %s is no replica of partition %d for n = %d", errMisplaced, v.s.Self, v.partition, m.GetN())
-	}
-	for i := 0; i < len(all) && err == nil; i++ {
-		_, err = v.s.place(v.partition, m.GetPartition(), all[i].Key)
-	}
-	if err != nil {
-		v.s.answer(sender, v.self, messages.Fail(messages.CodeInvalid, "%v", err))
-		return
-	}
-	if len(all) > 0 && !v.inTime(m.GetReadMs(), sender) {
-		return
-	}
-	for _, r := range all {
-		position, _ := v.s.place(v.partition, m.GetPartition(), r.Key) // was checked
-		_, _, err := v.accept(r, position)
-		switch {
-		case errors.Is(err, vnode.ErrBroken):
-			// Whoever hands it over keeps it. A restart would help nobody.
-			v.s.Log.Error("a record was refused", slog.Uint64("partition", uint64(v.partition)), slog.Any("error", err))
-			v.s.answer(sender, v.self, messages.Fail(messages.CodeInvalid, "position %x: %v", position, err))
-			return
-		case err != nil:
-			v.s.met(v.partition, err)
-			v.s.answer(sender, v.self, v.readFailure(err))
-			return
-		}
-	}
-	v.write.acknowledge(answer{sender, &messages.HandoffReply{Batch: m.GetBatch()}}, true)
-}
-
 // hintsReply is the answer of readHints.
 func (s *Services) hintsReply(p dynamo.Partition, position [16]byte, req messages.Read) proto.Message {
 	reply, err := s.readHints(p, position, req)
