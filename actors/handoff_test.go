@@ -2,12 +2,36 @@ package actors
 
 import (
 	"fmt"
+	"math"
+	"sync/atomic"
 	"testing"
 
 	"github.com/dynactor/dynactor/actors/actortest"
 	"github.com/dynactor/dynactor/messages"
 	"github.com/dynactor/dynactor/storage"
+	"github.com/dynactor/dynactor/storage/memory"
 )
+
+// refusing is an engine that refuses one commit, when as many as passing have gone well from
+// when it was set on.
+type refusing struct {
+	storage.Engine
+	passing atomic.Int64
+}
+
+type refusable struct {
+	storage.Batch
+	e *refusing
+}
+
+func (e *refusing) NewBatch() storage.Batch { return refusable{e.Engine.NewBatch(), e} }
+
+func (b refusable) Commit(d storage.Durability, done func(error)) error {
+	if b.e.passing.Add(-1) == -1 {
+		return storage.ErrFull
+	}
+	return b.Batch.Commit(d, done)
+}
 
 // handedMany is a batch of so many records, one a key.
 func handedMany(t *testing.T, count int) *messages.HandoffRequest {
@@ -58,12 +82,13 @@ func TestHandoffThatFailsOnTheWay(t *testing.T) {
 	t.Parallel()
 	const turns = 4
 	for passing := range turns {
-		r := start(t, setup{})
-		r.engine.FailCommitsAfter(passing, storage.ErrFull)
+		e := &refusing{Engine: memory.New()}
+		e.passing.Store(math.MaxInt64)
+		r := start(t, setup{engine: e})
+		e.passing.Store(int64(passing))
 		m := handedMany(t, turns*handoffTurn)
 		r.probe.Ask(r.pid(), m)
 		actortest.Next[*messages.Failure](t, r.probe)
-		r.engine.Heal()
 		r.takes(m)
 		if n := actortest.Count[*messages.HandoffReply](r.probe); n != 1 {
 			t.Errorf("after %d turns: acknowledged %d times, though a turn failed", passing, n)
