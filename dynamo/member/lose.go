@@ -54,6 +54,22 @@ func (d Document) LoseReplica(p dynamo.Partition, node dynamo.NodeID, store Stor
 	return out, out.Validate()
 }
 
+// MaybeLost reports whether what a node has lost of a partition may be nowhere else: so many of the
+// replicas lack data, by the document, that some bucket's writes may have been confirmed by those alone.
+func (d *Document) MaybeLost(p dynamo.Partition, node dynamo.NodeID) bool {
+	from, to := d.FillRange(Fill{Partition: p, Node: node, Whole: true})
+	maybe := func(properties bucket.Properties) bool {
+		n, lacking := properties.Quorum.N, 0
+		for _, replica := range d.Reading(p).Primaries(p, n) {
+			if m, ok := d.Member(replica); !ok || m.Removed || !d.Authoritative(p, n, replica) {
+				lacking++
+			}
+		}
+		return from <= n && n <= to && lacking >= properties.Quorum.W
+	}
+	return maybe(bucket.Default()) || slices.ContainsFunc(d.Buckets, func(b Bucket) bool { return maybe(b.Properties) })
+}
+
 // sizes are the numbers of replicas that buckets have.
 func (d *Document) sizes() []int {
 	out := []int{bucket.Default().Quorum.N}

@@ -67,3 +67,54 @@ func TestLoseReplica(t *testing.T) {
 		t.Error("the fill is not confirmed")
 	}
 }
+
+// TestMaybeLost: by how many of the replicas lack data, for the bucket that confirms writes the soonest.
+func TestMaybeLost(t *testing.T) {
+	f := Founding{ClusterID: ClusterID{1}, ClusterName: "test", Partitions: 2}
+	for i := range 5 {
+		f.Members = append(f.Members, Member{ID: dynamo.NodeID(rune('a' + i)), Capacity: 1, Store: StoreID{byte(i + 1)}, Start: 1})
+	}
+	d, _, err := Found(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	soon := bucket.Default()
+	soon.Quorum.N, soon.Quorum.W = 5, 1
+	list := d.Settled.Primaries(0, 5)
+	lost := func(d Document, nodes ...int) Document {
+		for _, i := range nodes {
+			m, _ := d.Member(list[i])
+			if d, err = d.LoseReplica(0, m.ID, m.Store, d.Version); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return d
+	}
+	with, err := d.CreateBucket(Bucket{Name: "soon", Properties: soon}, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	removed := lost(d, 0)
+	for i := range removed.Members {
+		m := &removed.Members[i]
+		m.Removed = m.Removed || m.ID == list[1]
+	}
+	for name, tc := range map[string]struct {
+		d    Document
+		node int
+		want bool
+	}{
+		"one of three":                    {lost(d, 0), 0, false},
+		"two of three":                    {lost(d, 1, 0), 0, true},
+		"one and a removed one":           {removed, 0, true},
+		"another one is no replica":       {lost(d, 3, 0), 0, false},
+		"this one is no replica":          {lost(d, 0, 1, 3), 3, false},
+		"one confirms":                    {lost(with, 0), 0, true},
+		"one confirms, for that n alone":  {lost(with, 4), 4, true},
+		"other partitions are not at all": {d, 0, false},
+	} {
+		if got := tc.d.MaybeLost(0, list[tc.node]); got != tc.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
