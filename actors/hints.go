@@ -284,7 +284,7 @@ func (v *vnodeActor) replicateHint(req messages.Replicate, position [16]byte, sy
 // keepHint notes that another replica lacks what this node has: by a mark where
 // it is a replica itself, else by a copy of the record.
 func (v *vnodeActor) keepHint(m *keepHint) {
-	if v.status != vnodeServing || v.isLost() {
+	if v.status != vnodeServing || v.away() {
 		return // the record that it stands for was not written here either
 	}
 	var rec version.Record

@@ -26,6 +26,9 @@ func (v *vnodeActor) keys(m *messages.KeysRequest, e rt.Envelope) {
 		s.answer(sender, self, messages.Fail(messages.CodeInvalid, "partition %d was asked for %d", partition, m.GetPartition()))
 		return
 	}
+	if v.refuses(0, sender) {
+		return
+	}
 	whole := s.losses.watch(partition)
 	s.onReader(e, func() { s.listKeys(self, sender, partition, m, whole) })
 }

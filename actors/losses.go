@@ -33,9 +33,7 @@ func (s *Services) met(p dynamo.Partition, err error) {
 // together once it is copied aside as well, if there is patience for that. It runs on a reader.
 func (s *Services) dropObjects(p dynamo.Partition, patient bool) error {
 	t := &s.losses
-	if !t.dropping.TryLock() {
-		return errDropping
-	}
+	t.dropping.Lock()
 	defer t.dropping.Unlock()
 	err := s.dropRun(p, p)
 	if errors.Is(err, storage.ErrDamaged) {
@@ -48,7 +46,8 @@ func (s *Services) dropObjects(p dynamo.Partition, patient bool) error {
 }
 
 // dropTogether drops a partition with its neighbours. If the damage is with none of them, or they are
-// not given up, the partition is deleted instead: nobody reads its blocks any more, but they stay.
+// not given up, the partition is deleted instead: nobody reads its blocks any more, but they stay. That does
+// not help where the damage is at its end: to know what comes next the store reads that block all the same.
 func (s *Services) dropTogether(p dynamo.Partition, patient bool) error {
 	all := s.vnodes.all()
 	from, to, next := s.losses.run(p, all)
@@ -59,7 +58,9 @@ func (s *Services) dropTogether(p dynamo.Partition, patient bool) error {
 		if !slices.Equal(all, s.vnodes.all()) {
 			return errDropping
 		}
-		err = s.dropRun(from, to)
+		if err = s.nothingBetween(all, from, to); err == nil {
+			err = s.dropRun(from, to)
+		}
 	}
 	if !errors.Is(err, storage.ErrDamaged) {
 		return err
@@ -77,7 +78,32 @@ func (s *Services) dropTogether(p dynamo.Partition, patient bool) error {
 	s.Log.Error("a damaged block cannot be cut out of its table", slog.Uint64("partition", uint64(p)), slog.Any("error", err))
 	b := s.Engine.NewBatch()
 	b.DeleteRange(vnode.ObjectRange(p))
-	return commitNow(b)
+	if err := commitNow(b); err != nil {
+		return err
+	}
+	lower, upper := vnode.ObjectRange(p)
+	return s.Engine.Scan(lower, upper, func(_, _ []byte) bool { return false })
+}
+
+// nothingBetween is storage.ErrDamaged if objects lie between the partitions of a run that have a vnode:
+// those of others, whose vnode is not started yet or was given up, were not copied aside.
+func (s *Services) nothingBetween(all []dynamo.Partition, from, to dynamo.Partition) error {
+	_, lower := vnode.ObjectRange(from)
+	for _, p := range all {
+		if p <= from || p > to {
+			continue
+		}
+		upper, next := vnode.ObjectRange(p)
+		some := false
+		if err := s.Engine.Scan(lower, upper, func(_, _ []byte) bool { some = true; return false }); err != nil {
+			return err
+		}
+		if some {
+			return fmt.Errorf("%w: objects without a vnode lie before partition %d", storage.ErrDamaged, p)
+		}
+		lower = next
+	}
+	return nil
 }
 
 func (s *Services) dropRun(from, to dynamo.Partition) error {
@@ -148,11 +174,14 @@ type Damage struct {
 	Filling    int `json:"filling"`
 	// Kept says why one of them is not given up.
 	Kept string `json:"kept,omitempty"`
+	// MaybeLost are partitions that were given up, since the node started, while so many other
+	// replicas lacked data that what could not be read may have been nowhere else: it is not found then.
+	MaybeLost int `json:"maybe_lost,omitempty"`
 }
 
 func (s *Services) damage(doc *member.Document) Damage {
 	d := Damage{Blocks: s.Engine.Stats().Corruptions}
-	d.Partitions, d.Kept = s.losses.kept()
+	d.Partitions, d.Kept, d.MaybeLost = s.losses.kept()
 	if doc != nil {
 		for _, f := range doc.Movement.Filling {
 			if f.Node == s.Self && f.Since > 0 {

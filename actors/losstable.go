@@ -25,6 +25,9 @@ type lossTable struct {
 	// dropped are the versions for which partitions were dropped last: what is filled before
 	// is dropped with the rest, and must not count as filled.
 	dropped map[dynamo.Partition]uint64
+	// maybeLost are the versions for which partitions were given up last while what could not be
+	// read of them may have been nowhere else.
+	maybeLost map[dynamo.Partition]uint64
 	// dropping is held by who drops: a partition is not put back while it is dropped together
 	// with another one. span are the first and the last of those that are then: no vnode opens between.
 	dropping sync.Mutex
@@ -42,7 +45,7 @@ type suspicion struct {
 func newLossTable() lossTable {
 	return lossTable{
 		suspects: map[dynamo.Partition]suspicion{}, busy: map[dynamo.Partition]bool{}, held: map[dynamo.Partition]bool{},
-		drops: map[dynamo.Partition]int{}, dropped: map[dynamo.Partition]uint64{},
+		drops: map[dynamo.Partition]int{}, dropped: map[dynamo.Partition]uint64{}, maybeLost: map[dynamo.Partition]uint64{},
 	}
 }
 
@@ -87,11 +90,14 @@ func (t *lossTable) doubted(p dynamo.Partition) bool {
 	return ok && s.why == ""
 }
 
+// maxRenewed is how many partitions are copied and dropped at a time: each keeps a reader busy.
+const maxRenewed = 4
+
 // begin lets one at a time work on a partition; the one before may be that of a vnode that failed.
 func (t *lossTable) begin(p dynamo.Partition) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.busy[p] {
+	if t.busy[p] || len(t.busy) >= maxRenewed {
 		return false
 	}
 	t.busy[p] = true
@@ -200,15 +206,25 @@ func (t *lossTable) run(p dynamo.Partition, all []dynamo.Partition) (from, to dy
 	return all[first], all[last], next
 }
 
-// kept is how many partitions are suspect, and why the first of them that is not given up is
-// not.
-func (t *lossTable) kept() (suspects int, why string) {
+// noteMaybeLost notes that what could not be read of a partition that was given up by a version may
+// have been nowhere else; first: it was not noted before.
+func (t *lossTable) noteMaybeLost(p dynamo.Partition, since uint64) (first bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	first = t.maybeLost[p] < since
+	t.maybeLost[p] = max(t.maybeLost[p], since)
+	return first
+}
+
+// kept is how many partitions are suspect, why the first of them that is not given up is
+// not, and of how many something may be lost.
+func (t *lossTable) kept() (suspects int, why string, maybeLost int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, p := range slices.Sorted(maps.Keys(t.suspects)) {
 		if w := t.suspects[p].why; w != "" {
-			return len(t.suspects), fmt.Sprintf("partition %d: %s", p, w)
+			return len(t.suspects), fmt.Sprintf("partition %d: %s", p, w), len(t.maybeLost)
 		}
 	}
-	return len(t.suspects), ""
+	return len(t.suspects), "", len(t.maybeLost)
 }

@@ -52,6 +52,8 @@ type Counters struct {
 	TooOld atomic.Uint64
 	// Lost are replicas that were dropped because something of them could not be read.
 	Lost atomic.Uint64
+	// MaybeLost are those of them of which something may be on no other replica.
+	MaybeLost atomic.Uint64
 	// Corrupt are stored values that failed their checksum.
 	Corrupt atomic.Uint64
 }

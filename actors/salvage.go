@@ -37,6 +37,9 @@ func (s *Services) renew(p dynamo.Partition, lost, patient bool, end vnode.Loss)
 	defer t.end(p)
 	holes, err := s.salvage(p)
 	if err == nil && lost {
+		if holes > 0 {
+			s.maybeLost(p, end.Dropped)
+		}
 		t.hold(p)
 		err = s.dropObjects(p, patient)
 	}
@@ -55,6 +58,17 @@ func (s *Services) renew(p dynamo.Partition, lost, patient bool, end vnode.Loss)
 	t.free(p)
 	s.Log.Warn("what can be read of a damaged partition was kept", slog.Uint64("partition", uint64(p)), slog.Int("holes", holes))
 	return nil
+}
+
+// maybeLost says it if what cannot be read of a replica may be nowhere else: its reads have failed until
+// now, and find nothing from now on.
+func (s *Services) maybeLost(p dynamo.Partition, since uint64) {
+	if !s.Document().MaybeLost(p, s.Self) || !s.losses.noteMaybeLost(p, since) {
+		return
+	}
+	s.Counters.MaybeLost.Add(1)
+	s.Log.Error("what cannot be read of a damaged partition may be lost: too few other replicas are whole; such keys are not found from now on",
+		slog.Uint64("partition", uint64(p)))
 }
 
 // commitNow commits a batch and waits until it is durable.

@@ -155,7 +155,7 @@ func (v *vnodeActor) onUpkeep(m *upkeepTick) {
 		return
 	}
 	v.careForLoss()
-	if v.isLost() { // the trees go with the rest
+	if v.away() { // the trees go with the rest
 		return
 	}
 	u.resting = false

@@ -187,7 +187,7 @@ func (v *vnodeActor) open() {
 	switch {
 	case err == nil && v.s.losses.covered(v.partition):
 		err = errDropping
-	case err == nil && (v.loss.interrupted || v.isLost()):
+	case err == nil && v.away():
 		v.drop()
 		return
 	}
@@ -258,7 +258,7 @@ func (v *vnodeActor) onLease(m *leased) {
 		return
 	}
 	v.state.Extend(m.to)
-	if v.isLost() {
+	if v.away() {
 		v.careForLoss() // it has waited for this
 	}
 	if v.status != vnodeOpening && v.status != vnodeFailed {
@@ -291,7 +291,7 @@ func (v *vnodeActor) extend() {
 // onDrain refuses writes from now on and marks the stop as clean. The engine
 // makes batches durable in order, so all earlier writes are durable before it.
 func (v *vnodeActor) onDrain(m *drain) {
-	served := v.status == vnodeServing && !v.isLost() // what is dropped leaves no state behind
+	served := v.status == vnodeServing && !v.away() // what is dropped leaves no state behind
 	v.status = vnodeStopping
 	v.release(messages.Fail(messages.CodeNotReady, "%s is stopping", v.s.Self))
 	if !served {
@@ -372,7 +372,7 @@ func (v *vnodeActor) abandon() {
 
 // handle serves everything that the mailbox held, with one commit.
 func (v *vnodeActor) handle(batch []rt.Envelope) {
-	if v.status == vnodeOpening {
+	if v.status == vnodeOpening && !v.away() {
 		v.hold(batch)
 		return
 	}

@@ -26,11 +26,14 @@ type loss struct {
 	vnode.Loss
 	// told: the suspicion is durable. dropping: a drop is under way.
 	told, dropping bool
-	// met is damage that was met while the vnode opened. interrupted: what was copied aside is to
-	// be put back. drops are how often a drop failed.
+	// met is damage that was met while the vnode opened. interrupted: a drop was begun, so that what was
+	// copied aside is to be put back. drops are how often a drop failed.
 	met         error
 	interrupted bool
 	drops       int
+	// renewed is when the replica was given up last; until pause is over it is not given up again.
+	renewed time.Time
+	pause   time.Duration
 }
 
 // lostNow tells a vnode that the document in force says that it is lost. suspected and dropped
@@ -94,11 +97,15 @@ func (v *vnodeActor) tolerate(err error) error {
 // isLost reports whether the vnode has to drop what it has before it may serve anything.
 func (v *vnodeActor) isLost() bool { return v.s.lossOf(v.partition) > v.loss.Dropped }
 
+// away reports whether what the vnode has is dropped and put back, or is to be: nothing of it
+// may be served, nor waited for, as that takes long.
+func (v *vnodeActor) away() bool { return v.isLost() || v.loss.interrupted }
+
 // refuses reports whether the vnode must not serve a request because of damage, and answers
 // it if so. plan is the version of the document that it was planned with.
 func (v *vnodeActor) refuses(plan uint64, sender *actor.PID) bool {
 	doc := v.s.Document()
-	if !v.isLost() && (v.loss.Suspect == 0 || doc == nil || plan <= doc.Version) {
+	if !v.away() && (v.loss.Suspect == 0 || doc == nil || plan <= doc.Version) {
 		return false
 	}
 	v.isBehind(plan, sender)
@@ -109,7 +116,7 @@ func (v *vnodeActor) refuses(plan uint64, sender *actor.PID) bool {
 // doubtful reports whether what this vnode has may be given up, so that nobody may rely on that
 // it has it, and answers if so.
 func (v *vnodeActor) doubtful(sender *actor.PID) bool {
-	if !v.isLost() && !v.s.losses.doubted(v.partition) {
+	if !v.away() && !v.s.losses.doubted(v.partition) {
 		return false
 	}
 	v.s.answer(sender, v.self, v.s.isDamaged(v.partition))
@@ -123,7 +130,7 @@ func (s *Services) isDamaged(p dynamo.Partition) *messages.Failure {
 // onDamage begins with damage that something has met.
 func (v *vnodeActor) onDamage(m *damageMet) {
 	doc := v.s.Document()
-	if v.status != vnodeServing || v.loss.Suspect > 0 || v.isLost() || doc == nil || !v.isReplica(doc) {
+	if v.status != vnodeServing || v.loss.Suspect > 0 || v.away() || doc == nil || !v.isReplica(doc) {
 		return
 	}
 	v.s.Log.Error("a partition is damaged; it is to be given up here and taken from the others",
@@ -160,7 +167,7 @@ func (v *vnodeActor) onSuspected(m *suspected) {
 // careForLoss goes on with what is to be done about damage, also after it failed.
 func (v *vnodeActor) careForLoss() {
 	switch {
-	case v.isLost() || v.loss.interrupted:
+	case v.away():
 		v.drop()
 	case v.loss.Suspect == 0:
 	case !v.isReplica(v.s.Document()): // any more
@@ -169,6 +176,7 @@ func (v *vnodeActor) careForLoss() {
 		v.rememberLoss()
 	case !v.loss.told:
 		v.rememberLoss()
+	case time.Since(v.loss.renewed) < v.loss.pause:
 	default:
 		v.s.System.Root.Send(on(v.s.Self, nameMembership), &replicaLost{partition: v.partition, known: v.loss.Suspect})
 	}
@@ -181,7 +189,7 @@ func (v *vnodeActor) drop() {
 	if v.loss.dropping || v.leasing || v.status == vnodeStopping {
 		return // once the lease has come, or at the next tick
 	}
-	v.loss.dropping = true
+	v.loss.dropping, v.loss.interrupted = true, true
 	s, p, end, lost, patient := v.s, v.partition, v.loss.Loss, v.isLost(), v.loss.drops < dropPatience
 	if lost {
 		end = vnode.Loss{Dropped: v.s.lossOf(v.partition)}
@@ -200,9 +208,28 @@ const (
 	// dropPause is how long a drop rests for which there was no room, damagePause one that failed:
 	// each attempt copies the partition, writes memory out and reads tables.
 	dropPause, damagePause = 200 * time.Millisecond, 20 * time.Second
+	// damagePauseMax is how long one rests that fails for ever.
+	damagePauseMax = 10 * time.Minute
 	// dropPatience is how often it is tried to drop a partition with its neighbours.
 	dropPatience = 3
+	// lossPause is for how long a replica is not given up again, and what that grows to if it is each
+	// time: what cannot be read may be nothing that goes with the objects.
+	lossPause, lossPauseMax = 10 * time.Second, time.Hour
 )
+
+// failedPause is how long a drop rests that has failed so often.
+func failedPause(drops int) time.Duration {
+	return min(damagePause<<min(max(0, drops-dropPatience), 10), damagePauseMax)
+}
+
+// nextPause is how long a replica is not given up again, when the one before was so long and the replica
+// had been given up so long ago.
+func nextPause(before, ago time.Duration) time.Duration {
+	if ago > 2*lossPauseMax {
+		before = 0
+	}
+	return min(max(2*before, lossPause), lossPauseMax)
+}
 
 // onDropped begins anew.
 func (v *vnodeActor) onDropped(m *dropped) {
@@ -214,16 +241,17 @@ func (v *vnodeActor) onDropped(m *dropped) {
 		pause := dropPause
 		if !errors.Is(m.err, errDropping) && !errors.Is(m.err, errReadersBusy) {
 			v.loss.drops++
-			pause = damagePause
+			pause = failedPause(v.loss.drops)
 			v.s.vnodeDown(v.partition, "drop what is damaged", m.err)
 		}
 		v.s.Wheel.Send(v.self, &lostNow{}, pause)
 		return
 	}
 	lost := m.end.Dropped > v.loss.Dropped
-	v.loss = loss{Loss: m.end}
+	v.loss = loss{Loss: m.end, renewed: v.loss.renewed, pause: v.loss.pause}
 	v.s.losses.droppedFor(v.partition, m.end.Dropped)
 	if lost {
+		v.loss.renewed, v.loss.pause = time.Now(), nextPause(v.loss.pause, time.Since(v.loss.renewed))
 		v.s.losses.clear(v.partition)
 		v.s.Counters.Lost.Add(1)
 		v.s.Log.Warn("a damaged partition was dropped; the others fill it", slog.Uint64("partition", uint64(v.partition)))

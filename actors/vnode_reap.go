@@ -112,8 +112,10 @@ func (v *vnodeActor) toReap(p uint32, m interface {
 }
 
 // misplacedIn reports whether objects of a partition lie here that this node is no replica
-// of. It runs on a reader.
+// of, or that were copied aside and are to be put back. It runs on a reader.
 func (s *Services) misplacedIn(doc *member.Document, p dynamo.Partition) (some bool, err error) {
+	lower, upper := vnode.SalvageRange(p)
+	err = s.Engine.Scan(lower, upper, func(_, _ []byte) bool { some = true; return false })
 	for n := 1; n <= quorum.MaxN && err == nil; n++ {
 		if doc.Holds(p, n, s.Self) {
 			continue

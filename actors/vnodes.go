@@ -67,11 +67,16 @@ func (v *vnodesActor) Receive(ctx actor.Context) {
 }
 
 func (v *vnodesActor) start(ctx actor.Context, doc member.Document) {
-	v.spawn(ctx, doc.Vnodes(v.s.Self))
+	// Only a vnode can say that a lost replica was dropped, also where it has moved away since.
+	var lost []dynamo.Partition
 	for _, f := range doc.Movement.Filling {
 		if f.Node == v.s.Self && f.Since > 0 {
-			ctx.Send(on(v.s.Self, vnodeName(f.Partition)), &lostNow{})
+			lost = append(lost, f.Partition)
 		}
+	}
+	v.spawn(ctx, append(doc.Vnodes(v.s.Self), lost...))
+	for _, p := range lost {
+		ctx.Send(on(v.s.Self, vnodeName(p)), &lostNow{})
 	}
 	v.s.vnodes.notify() // a node without partitions is ready now
 }
