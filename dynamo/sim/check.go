@@ -389,13 +389,16 @@ func (n *node) holds(k *keyInfo, d clock.Dot, durable bool) bool {
 	return n.record(k, durable).Clock.Covers(d)
 }
 
-// record decodes what a node's store holds of a key.
+// record decodes what a node's store holds of a key, be it aside.
 func (n *node) record(k *keyInfo, durable bool) version.Record {
 	store := n.disk.volatile
 	if durable {
 		store = n.disk.durable
 	}
 	b, ok := store[string(k.stored)]
+	if !ok {
+		b, ok = store[string(vnode.SalvageKey(k.stored))]
+	}
 	if !ok {
 		return version.Record{}
 	}

@@ -38,7 +38,7 @@ type keyInfo struct {
 type cluster struct {
 	plan     plan
 	mutation mutation
-	random   struct{ net, disk, load, fault, id, move, heal *rand.Rand }
+	random   struct{ net, disk, load, fault, id, move, heal, loss *rand.Rand }
 
 	now   time.Duration
 	queue queue
@@ -77,7 +77,7 @@ func newCluster(p plan, m mutation, trace func(string)) *cluster {
 	c.random.net, c.random.disk = stream(p.seed, streamNet), stream(p.seed, streamDisk)
 	c.random.load, c.random.fault = stream(p.seed, streamLoad), stream(p.seed, streamFault)
 	c.random.id, c.random.move = stream(p.seed, streamID), stream(p.seed, streamMove)
-	c.random.heal = stream(p.seed, streamHeal)
+	c.random.heal, c.random.loss = stream(p.seed, streamHeal), stream(p.seed, streamLoss)
 	c.check = newChecker(c)
 	c.found()
 	c.net = newNetwork(c, p.slots()+p.load.clients)
@@ -188,6 +188,7 @@ func (c *cluster) simulate() {
 	}
 	c.operate()
 	c.backUp()
+	c.damage()
 	for _, cl := range c.clients {
 		c.after(scale(c.random.load.Float64(), 50*time.Millisecond), cl.next)
 	}

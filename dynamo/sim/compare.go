@@ -19,9 +19,10 @@ type compareShell struct {
 	machine *aae.Exchange
 	number  uint64
 	// plan is the version of the document that it goes by, incarnation that of the
-	// peer's vnode.
+	// peer's vnode, whole reports whether the own one is the same.
 	plan        uint64
 	incarnation clock.Incarnation
+	whole       func() bool
 	// asking is what the machine has asked for, holding the own half of a list, page what
 	// goes to be merged.
 	asking  aae.Effect
@@ -69,6 +70,7 @@ func (n *node) startCompare(p aae.Pair) {
 	n.next++
 	s := &compareShell{n: n, pair: p, peer: n.c.node(p.Peer), number: n.next, plan: n.inForce.Version}
 	n.tending.rounds[p]++
+	s.whole = s.vnode().watch()
 	s.machine = aae.New(n.c.random.id.Uint64()>>2, n.tending.rounds[p])
 	n.requests[s.number] = s
 	s.run(s.machine.Start())
@@ -123,6 +125,10 @@ func (s *compareShell) askPeer(batch uint64, what any) {
 func (s *compareShell) ask(batch uint64) {
 	s.limit(batch)
 	v := s.vnode()
+	if !s.whole() {
+		s.soon(aae.Broken{Reason: "dropped"})
+		return
+	}
 	if why := v.incomparable(s.plan, s.peer.id); why != nil {
 		s.soon(aae.Broken{Reason: describe(why)})
 		return
@@ -167,7 +173,8 @@ func (s *compareShell) reading(batch uint64, read func() error) {
 		if s.ended || s.machine.Number() != batch {
 			return
 		}
-		if err := read(); err != nil {
+		err := read()
+		if s.vnode().met(err); err != nil {
 			s.step(aae.Broken{Reason: err.Error()})
 		}
 	})
@@ -186,7 +193,9 @@ func (s *compareShell) limit(batch uint64) {
 func (s *compareShell) receive(from int, body any) {
 	switch m := body.(type) {
 	case *treeAnswer:
-		if m.batch == s.machine.Number() && !s.ended {
+		if !s.whole() {
+			s.step(aae.Broken{Reason: "dropped"})
+		} else if m.batch == s.machine.Number() && !s.ended {
 			s.incarnation = m.incarnation
 			s.answered(m)
 		}

@@ -60,7 +60,7 @@ type mergePage struct {
 func (v *vnodeShell) incomparable(plan uint64, with dynamo.NodeID) any {
 	n := v.n
 	switch {
-	case n.inForce == nil || v.status != vnodeServing:
+	case n.inForce == nil || !n.serves(v.partition):
 		return failure{codeNotReady}
 	case plan < n.since[v.partition]:
 		return staleReply{n.inForce.Version}
@@ -136,9 +136,15 @@ func (v *vnodeShell) meet(q rootQuestion, a *treeAnswer, from pid) {
 // fromStore answers with what is read after a while.
 func (v *vnodeShell) fromStore(from pid, a *treeAnswer, read func() error) {
 	n := v.n
+	whole := v.watch()
 	n.after(scale(n.c.random.disk.Float64(), n.c.plan.disk.read), func() {
-		if err := read(); err != nil {
+		err := read()
+		if v.met(err); err != nil {
 			n.tell(from, failure{codeStorage})
+			return
+		}
+		if !whole() {
+			n.tell(from, failure{codeNotReady})
 			return
 		}
 		n.tell(from, a)

@@ -12,6 +12,7 @@ var (
 	errFull   = errors.New("sim: disk full")
 	errBroken = errors.New("sim: disk failed")
 	errRead   = errors.New("sim: read error")
+	errHole   = errors.New("sim: damaged block")
 )
 
 // write is one key of a batch; a nil value removes it.
@@ -53,6 +54,9 @@ func (d *disk) get(key []byte) (value []byte, found bool, err error) {
 		return nil, false, errRead
 	}
 	value, found = d.volatile[string(key)]
+	if isHole(value) {
+		return nil, true, errHole
+	}
 	return value, found, nil
 }
 

@@ -46,7 +46,7 @@ func (n *node) exchange(key int, timeout time.Duration, client pid, o order) exc
 		read = *doc.Next
 	}
 	for _, id := range read.Primaries(p, q) {
-		if !doc.Authoritative(p, q, id) {
+		if !n.c.authoritative(doc, p, id) {
 			x.filling = append(x.filling, id)
 		}
 	}

@@ -22,6 +22,7 @@ const (
 type fills struct {
 	target  uint64
 	filled  []dynamo.Partition
+	since   map[dynamo.Partition]uint64 // the losses that they are filled after
 	running map[dynamo.Partition]*fillShell
 	begun   map[dynamo.Partition]*filling
 }
@@ -30,6 +31,7 @@ type fills struct {
 type filling struct {
 	target uint64
 	joint  bool
+	since  uint64 // the loss that it is for
 	fill   *transfer.Fill
 }
 
@@ -37,6 +39,7 @@ type filling struct {
 type fillRequest struct {
 	store   member.StoreID
 	target  uint64
+	since   uint64
 	batch   uint64
 	from    int
 	digests bool
@@ -64,14 +67,13 @@ func (n *node) work() {
 	}
 	f := &n.fills
 	if f.target != d.Target() || f.begun == nil {
-		*f = fills{target: d.Target(), running: f.running, begun: map[dynamo.Partition]*filling{}}
+		*f = fills{target: d.Target(), running: f.running, begun: map[dynamo.Partition]*filling{}, since: map[dynamo.Partition]uint64{}}
 	}
 	for _, x := range d.FillsOf(n.id) {
-		_, done := slices.BinarySearch(f.filled, x.Partition)
 		if n.vnodes[x.Partition].status == vnodeFailed {
 			n.vnodes[x.Partition].probe()
 		}
-		if !done && f.running[x.Partition] == nil && n.serves(x.Partition) {
+		if !n.hasFilled(x) && f.running[x.Partition] == nil && n.serves(x.Partition) {
 			n.startFill(x)
 		}
 	}
@@ -113,8 +115,8 @@ func (n *node) startFill(x member.Fill) {
 	f, d := &n.fills, n.inForce
 	joint := d.Movement.Joint != 0
 	b := f.begun[x.Partition]
-	if b == nil || b.target != d.Target() || b.joint != joint {
-		b = &filling{target: d.Target(), joint: joint, fill: transfer.NewFill(n.c.random.id.Uint64() >> 2)}
+	if b == nil || b.target != d.Target() || b.joint != joint || b.since != x.Since {
+		b = &filling{target: d.Target(), joint: joint, since: x.Since, fill: transfer.NewFill(n.c.random.id.Uint64() >> 2)}
 		f.begun[x.Partition] = b
 	}
 	if f.running == nil {
@@ -158,7 +160,7 @@ func (s *fillShell) run(effects []transfer.Effect) {
 }
 
 func (s *fillShell) ask(e transfer.Ask) {
-	m := &fillRequest{store: s.n.store, target: s.target, batch: e.Batch, digests: e.Digests}
+	m := &fillRequest{store: s.n.store, target: s.target, since: s.since, batch: e.Batch, digests: e.Digests}
 	if len(e.Cursor) > 0 {
 		m.from = int(e.Cursor[0])
 	}
@@ -241,7 +243,7 @@ func (s *fillShell) rest(o transfer.FillOutcome) {
 	n.c.tracef("%s: %v, for ring %d", n.id, s, s.target)
 	d := n.inForce
 	x, due := d.Filling(p, n.id)
-	same := d.Target() == s.target && (d.Movement.Joint != 0) == s.joint
+	same := x.Since == s.since && d.Target() == s.target && (d.Movement.Joint != 0) == s.joint
 	if !o.Complete {
 		n.after(memberTick*2, func() { delete(f.running, p) })
 		return
@@ -251,6 +253,7 @@ func (s *fillShell) rest(o transfer.FillOutcome) {
 		return
 	}
 	delete(f.begun, p)
+	f.since[p] = s.since
 	if i, done := slices.BinarySearch(f.filled, p); !done {
 		f.filled = slices.Insert(f.filled, i, p)
 	}
@@ -266,7 +269,12 @@ func (v *vnodeShell) fill(m *fillRequest, from pid) {
 		n.tell(from, failure{codeNotReady})
 		return
 	}
+	if v.refuses(0, from) {
+		return
+	}
+	whole := v.watch()
 	f, lacks := d.Filling(v.partition, asker)
+	f.Since = m.since
 	gives := lacks && d.Gives(f, m.store, m.target) && d.Holds(v.partition, q, n.id)
 	if n.c.mutation == giveUnaware {
 		gives = true
@@ -275,7 +283,7 @@ func (v *vnodeShell) fill(m *fillRequest, from pid) {
 		n.tell(from, staleReply{d.Version})
 		return
 	}
-	early := v.page(m)
+	early, _ := v.page(m)
 	v.after = append(v.after, func(err error) {
 		if err != nil {
 			n.tell(from, failure{codeStorage})
@@ -287,13 +295,21 @@ func (v *vnodeShell) fill(m *fillRequest, from pid) {
 				n.tell(from, early)
 				return
 			}
-			n.tell(from, v.page(m))
+			page, err := v.page(m)
+			switch v.met(err); {
+			case !whole():
+				n.tell(from, failure{codeNotReady})
+			case err != nil:
+				n.tell(from, failure{codeStorage})
+			default:
+				n.tell(from, page)
+			}
 		})
 	})
 }
 
 // page reads what is asked for.
-func (v *vnodeShell) page(m *fillRequest) fillReply {
+func (v *vnodeShell) page(m *fillRequest) (fillReply, error) {
 	c := v.n.c
 	out := fillReply{batch: m.batch, digests: m.digests, read: c.now}
 	limit := fillRecords
@@ -303,7 +319,7 @@ func (v *vnodeShell) page(m *fillRequest) fillReply {
 	keys := m.wanted
 	if len(keys) == 0 {
 		for i := m.from; i < len(c.keys); i++ {
-			if c.keys[i].partition == v.partition && !v.n.record(&c.keys[i], false).IsZero() {
+			if k := &c.keys[i]; k.partition == v.partition && (v.n.holed(k) || !v.n.record(k, false).IsZero()) {
 				keys = append(keys, i)
 			}
 		}
@@ -314,6 +330,9 @@ func (v *vnodeShell) page(m *fillRequest) fillReply {
 	for _, i := range keys {
 		out.cursor = []byte{byte(i + 1)}
 		r := v.n.record(&c.keys[i], false)
+		if v.n.holed(&c.keys[i]) {
+			return fillReply{}, errHole
+		}
 		if r.IsZero() {
 			continue
 		}
@@ -324,5 +343,5 @@ func (v *vnodeShell) page(m *fillRequest) fillReply {
 			out.records = append(out.records, version.Append(nil, r))
 		}
 	}
-	return out
+	return out, nil
 }

@@ -79,14 +79,14 @@ func (v *vnodeShell) mark(k *keyInfo, node dynamo.NodeID) {
 
 func (v *vnodeShell) keepHint(m *keepHint) {
 	k := &v.n.c.keys[m.key]
-	if v.status == vnodeServing && !v.n.marked(k, m.owner) {
+	if v.status == vnodeServing && !v.isLost() && !v.n.marked(k, m.owner) {
 		v.mark(k, m.owner)
 	}
 }
 
 // handoff takes records that another node kept.
 func (v *vnodeShell) handoff(m *handoffRequest, from pid) {
-	if !v.writable(from) || !v.young(m.read, from) {
+	if !v.writable(from) || v.doubtful(from) || !v.young(m.read, from) {
 		return
 	}
 	for i, key := range m.keys {
@@ -104,7 +104,7 @@ func (v *vnodeShell) handoff(m *handoffRequest, from pid) {
 
 // dropHints removes marks, and with the last one a fallback's record.
 func (v *vnodeShell) dropHints(m *dropHints, from pid) {
-	if !v.writable(from) {
+	if !v.writable(from) || v.doubtful(from) {
 		return
 	}
 	kept := 0
@@ -240,6 +240,9 @@ func (n *node) misplaced(p dynamo.Partition) []int {
 
 // idle reports whether a node keeps nothing that is for others.
 func (n *node) idle() bool {
+	if slices.ContainsFunc(n.vnodes, func(v *vnodeShell) bool { return v.isLost() || v.loss.interrupted }) {
+		return false // some of it may lie aside
+	}
 	for _, store := range []map[string][]byte{n.disk.volatile, n.disk.durable} {
 		for i := range n.c.keys {
 			k := &n.c.keys[i]
@@ -385,6 +388,10 @@ func (t *transferShell) readNext() {
 		t.cursor = key + 1
 		k := &t.n.c.keys[key]
 		b, found, err := t.n.disk.get(k.stored)
+		t.n.vnodes[t.partition].met(err)
+		if err == nil && t.n.vnodes[t.partition].isLost() {
+			err = errHole // it may be dropped just now
+		}
 		if err != nil {
 			t.step(transfer.Broken{Reason: err.Error()})
 			return

@@ -138,6 +138,7 @@ func (m *membership) tick() {
 		m.hello()
 		return
 	}
+	m.n.careForLosses()
 	m.n.work()
 	if m.n.c.now-m.gossiped >= gossipEvery {
 		m.gossiped = m.n.c.now
@@ -260,7 +261,7 @@ func (m *membership) factsChanged() {
 	}
 	f := member.Facts{Store: n.store, Known: n.inForce.Version, Target: n.inForce.Target(), Idle: n.idle()}
 	if n.fills.target == f.Target {
-		f.Filled = slices.Clone(n.fills.filled)
+		f.Filled = n.filledFacts()
 	}
 	row := m.rows[n.id]
 	if row.Counter > 0 && row.Known == f.Known && row.Idle == f.Idle && row.Target == f.Target && slices.Equal(row.Filled, f.Filled) {

@@ -82,7 +82,7 @@ func (h *checker) gave(v *vnodeShell, m *fillRequest, planted fillReply) {
 	if h.c.mutation != fillEarly || m.digests {
 		return
 	}
-	now := v.page(m)
+	now, _ := v.page(m)
 	for i, key := range now.keys {
 		at := slices.Index(planted.keys, key)
 		if at < 0 {

@@ -9,7 +9,8 @@ import (
 
 // mutant is a planted bug: within so many seeds a check must find it, as a breach of
 // one of the invariants. shape turns the plans towards what the bug needs, where it is
-// rare; moves has members and ring change in all of them, heals has tombstones reaped.
+// rare; moves has members and ring change in all of them, heals has tombstones reaped, loses
+// has stored objects become unreadable.
 type mutant struct {
 	mutation mutation
 	seeds    uint64
@@ -17,6 +18,7 @@ type mutant struct {
 	shape    func(*plan)
 	moves    bool
 	heals    bool
+	loses    bool
 }
 
 // hunt runs seeds until one finds the mutant; nil if none does.
@@ -43,12 +45,15 @@ func (m mutant) plan(seed uint64) plan {
 	if m.shape != nil {
 		m.shape(&p)
 	}
+	if m.loses {
+		drawLoss(&p, stream(seed, streamLossPlan))
+	}
 	return p
 }
 
 // mutants are all planted bugs.
 func mutants() []mutant {
-	return slices.Concat(stillMutants(), movingMutants(), healingMutants())
+	return slices.Concat(stillMutants(), movingMutants(), healingMutants(), losingMutants())
 }
 
 func stillMutants() []mutant {

@@ -263,7 +263,9 @@ func (n *node) tell(to pid, body any) {
 }
 
 // serves reports whether the node's vnode of a partition serves.
-func (n *node) serves(p dynamo.Partition) bool { return n.vnodes[p].status == vnodeServing }
+func (n *node) serves(p dynamo.Partition) bool {
+	return n.vnodes[p].status == vnodeServing && !n.vnodes[p].isLost()
+}
 
 // reachable is the node's own opinion of who answers.
 func (n *node) reachable(id dynamo.NodeID) bool {

@@ -240,7 +240,7 @@ func (c *cluster) retired(d member.Document, n *node) bool {
 // and each acknowledged write is on the disk of another.
 func (c *cluster) mayLose(n *node) bool {
 	x, known := c.doc.Member(n.id)
-	if c.move.hole != "" || c.plan.properties.Quorum.W < 2 || !known || x.Status == member.Gone || x.Removed || x.Store != n.store || n.off || !c.outlived(n) {
+	if c.move.hole != "" || c.mending() || c.plan.properties.Quorum.W < 2 || !known || x.Status == member.Gone || x.Removed || x.Store != n.store || n.off || !c.outlived(n) {
 		return false
 	}
 	for i := range c.keys {
@@ -340,6 +340,11 @@ func (c *cluster) decided(by *node, d member.Document) {
 // count takes note of what a version changed.
 func (c *cluster) count(before, d member.Document) {
 	c.move.Versions++
+	for _, f := range d.Movement.Filling {
+		if f.Since == d.Version {
+			c.healed.Lost++
+		}
+	}
 	if before.Next != nil && d.Settled.Equal(*before.Next) {
 		c.move.Rings++
 	}
@@ -387,6 +392,8 @@ func (c *cluster) unrest() string {
 			return string(n.id) + " does not know the newest document"
 		case n.members.running != nil || len(n.members.changes) > 0:
 			return string(n.id) + " makes a change"
+		case n.hasDamage():
+			return string(n.id) + " has damage"
 		case !n.idle() || len(n.transfers) > 0 || len(n.fills.running) > 0:
 			return string(n.id) + " moves data"
 		}

@@ -116,6 +116,7 @@ func (n *node) enforce(d member.Document) {
 		}
 	}
 	n.inForce, n.since = &d, since
+	n.lostNow()
 	if n.members != nil {
 		n.c.tracef("%s goes by version %d", n.id, d.Version)
 		n.c.check.enforced(n)
@@ -130,6 +131,9 @@ func (v *vnodeShell) current(plan uint64, from pid) bool {
 	n := v.n
 	if n.inForce == nil {
 		n.tell(from, failure{codeNotReady})
+		return false
+	}
+	if v.refuses(plan, from) {
 		return false
 	}
 	stale := plan < n.since[v.partition] && n.c.mutation != serveStale
@@ -169,7 +173,7 @@ func (n *node) proves(k *keyInfo) bool {
 	case unfilledCount:
 		return d.Reading(k.partition).IsPrimary(k.partition, q, n.id)
 	}
-	return d.Authoritative(k.partition, q, n.id)
+	return n.c.authoritative(d, k.partition, n.id) && !n.vnodes[k.partition].doubted()
 }
 
 // needs is who must confirm what is handed over of a partition.

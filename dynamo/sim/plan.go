@@ -36,6 +36,7 @@ type plan struct {
 	fault faultPlan
 	move  movePlan
 	heal  healPlan
+	loss  lossPlan
 }
 
 // loadPlan is what the clients do.
@@ -126,14 +127,16 @@ const (
 	streamMovePlan
 	streamHeal
 	streamHealPlan
+	streamLoss
+	streamLossPlan
 )
 
 func stream(seed, purpose uint64) *rand.Rand {
 	return rand.New(rand.NewPCG(seed*0x9e3779b97f4a7c15+purpose, purpose))
 }
 
-// drawPlan draws a seed's plan: in two of five members and ring change, in two of
-// five replicas are compared.
+// drawPlan draws a seed's plan: in two of five members and ring change, and in two of five of
+// those stored objects become unreadable; in two of five replicas are compared.
 func drawPlan(seed uint64) plan {
 	p, r := drawStill(seed), stream(seed, streamMovePlan)
 	if chance(r, 0.4) {
@@ -141,6 +144,9 @@ func drawPlan(seed uint64) plan {
 	}
 	if r = stream(seed, streamHealPlan); chance(r, 0.4) {
 		drawHeal(&p, r)
+	}
+	if r = stream(seed, streamLossPlan); p.moves() && chance(r, 0.4) {
+		drawLoss(&p, r)
 	}
 	return p
 }
@@ -263,6 +269,9 @@ func (p plan) String() string {
 	}
 	if p.heals() {
 		moves += fmt.Sprintf(" heals, %+v", p.heal)
+	}
+	if p.loses() {
+		moves += fmt.Sprintf(" loses, %+v", p.loss)
 	}
 	return fmt.Sprintf("nodes=%d partitions=%d %v durability=%v conflicts=%v spares=%d clients=%d keys=%d operations=%d loss=%.2f twice=%.2f faults=%s every %v ring %s",
 		p.nodes, p.partitions, p.properties.Quorum, p.properties.Durability, p.properties.Conflicts, p.spares, p.load.clients,

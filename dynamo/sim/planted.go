@@ -36,7 +36,7 @@ func (v *vnodeShell) renewed(r version.Record) version.Record {
 // incarnation draws the name of a vnode that never ran.
 func (n *node) incarnation(p dynamo.Partition) clock.Incarnation {
 	fresh := n.c.incarnation()
-	if n.c.mutation != keepIncarnation {
+	if n.c.mutation != keepIncarnation && n.c.mutation != dropKeepsName {
 		return fresh
 	}
 	if n.incarnations == nil {

@@ -79,7 +79,7 @@ func (v *vnodeShell) remove(k *keyInfo) {
 
 // reapAsk answers with what reads see after this turn, once the disk has it.
 func (v *vnodeShell) reapAsk(m *reapAsk, from pid) {
-	if !v.writable(from) || v.n.inForce == nil {
+	if !v.writable(from) || v.n.inForce == nil || v.doubtful(from) || v.cannotRead(m.keys, from) {
 		return
 	}
 	n, a := v.n, &reapAnswer{round: m.round}
@@ -121,7 +121,7 @@ func (v *vnodeShell) clear() bool {
 
 // reapDrop drops the records that are still what was asked for.
 func (v *vnodeShell) reapDrop(m *reapDrop, from pid) {
-	if !v.writable(from) {
+	if !v.writable(from) || v.doubtful(from) {
 		return
 	}
 	count := 0
@@ -163,7 +163,7 @@ type reapShell struct {
 // something to reap.
 func (n *node) reap(p dynamo.Partition) {
 	d, q := n.inForce, n.c.plan.properties.Quorum.N
-	if d == nil || n.tending.reapings[p] != nil || !n.serves(p) {
+	if d == nil || n.tending.reapings[p] != nil || !n.serves(p) || n.vnodes[p].doubted() {
 		return
 	}
 	primaries := d.Reading(p).Primaries(p, q)

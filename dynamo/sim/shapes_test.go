@@ -2,6 +2,7 @@ package sim
 
 import (
 	"flag"
+	"slices"
 	"testing"
 )
 
@@ -10,7 +11,7 @@ var shapeSeeds = flag.Uint64("sim.shapes", 5, "seeds that TestShapes runs of eac
 // TestShapes: the plans that mutants are hunted with are ones that a sound cluster gets
 // through.
 func TestShapes(t *testing.T) {
-	for _, m := range healingMutants() {
+	for _, m := range slices.Concat(healingMutants(), losingMutants()) {
 		t.Run(m.mutation.String(), func(t *testing.T) {
 			t.Parallel()
 			m.mutation, m.seeds = sound, *shapeSeeds

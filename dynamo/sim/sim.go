@@ -248,6 +248,16 @@ const (
 	equalIsFilled
 	// serveRestored lets a store in that was put back from a backup.
 	serveRestored
+	// dropAlone drops what cannot be read without a document that says so; salvageNothing keeps
+	// nothing of the rest.
+	dropAlone
+	salvageNothing
+	// dropKeepsName goes on under the old incarnation after a drop.
+	dropKeepsName
+	// lostCounts takes "nothing found" of a replica that was given up for a proof.
+	lostCounts
+	// filledBefore takes a fill of before a loss for one of after it.
+	filledBefore
 	mutations
 )
 
@@ -258,6 +268,7 @@ var mutationNames = [...]string{
 	"keepIncarnation", "writeOnce", "readNext", "unfilledCount", "fillOne", "fillNothing", "fillEarly", "giveUnaware", "doneUnknown", "serveStale", "lostNotFilled", "dropMisplaced", "dropHomeless", "forgetPromise", "voteEarly", "hideVote", "voteTwice",
 	"useEarly", "takeOld", "dateSent", "oneRound", "noPause", "absentIsClear", "hintsUnseen", "misplacedUnseen", "restartUnseen", "heldEarly",
 	"reapMoving", "dropUnchecked", "noSkew", "expireAlone", "expiryRenewed", "exchangeOverwrites", "treeKeepsDropped", "equalIsFilled", "serveRestored",
+	"dropAlone", "salvageNothing", "dropKeepsName", "lostCounts", "filledBefore",
 }
 
 // String is the mutation's name in test output.

@@ -31,6 +31,9 @@ type Healed struct {
 	Reaps, Amid, PutOff, Reaped int
 	// Refused are records that came too late to be merged, Restored old backups.
 	Refused, Restored int
+	// Lost are replicas that were given up because some of them could not be read, Renewed
+	// those of them that kept the rest.
+	Lost, Renewed int
 }
 
 // Add adds what happened in another run.
@@ -38,6 +41,7 @@ func (h *Healed) Add(o Healed) {
 	h.Exchanges, h.Mended = h.Exchanges+o.Exchanges, h.Mended+o.Mended
 	h.Reaps, h.Amid, h.PutOff, h.Reaped = h.Reaps+o.Reaps, h.Amid+o.Amid, h.PutOff+o.PutOff, h.Reaped+o.Reaped
 	h.Refused, h.Restored = h.Refused+o.Refused, h.Restored+o.Restored
+	h.Lost, h.Renewed = h.Lost+o.Lost, h.Renewed+o.Renewed
 }
 
 // tend begins a process's care for what it holds.
@@ -70,11 +74,11 @@ func (n *node) tick() {
 	switch x := r.Float64(); {
 	case x < 0.3:
 		v.verify()
-	case x < 0.5:
+	case x < 0.5 && !v.isLost():
 		v.checkpoint()
 	}
 	for _, v := range n.vnodes {
-		if !v.tree.Settled() {
+		if v.status == vnodeServing && !v.tree.Settled() {
 			v.verify()
 		}
 	}

@@ -134,16 +134,24 @@ func (v *vnodeShell) doubt(k *keyInfo) {
 // verify reads all objects and sets the tree right.
 func (v *vnodeShell) verify() {
 	n, t := v.n, &v.tree
-	if t.reading || v.status != vnodeServing {
+	if t.reading || v.status != vnodeServing || v.isLost() {
 		return
 	}
 	t.reading = true
-	check := t.Check(hashtree.Prefix{})
+	tree, check, whole := t.Tree, t.Check(hashtree.Prefix{}), v.watch()
 	n.after(scale(n.c.random.disk.Float64(), n.c.plan.disk.read), func() {
+		if t.Tree != tree {
+			return // it was dropped with the rest
+		}
 		t.reading = false
+		if !whole() {
+			t.Abandon(check)
+			return
+		}
 		var entries []hashtree.Entry
 		for _, k := range v.between(check.Prefix()) {
 			if _, _, err := n.disk.get(k.stored); err != nil {
+				v.met(err)
 				t.Abandon(check)
 				return
 			}

@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"errors"
 	"slices"
 	"time"
 
@@ -64,10 +63,15 @@ type vnodeShell struct {
 	tree    keptTree
 	touched []touched  // by the turn
 	damaged []*keyInfo // objects that the turn could not read
+	loss    loss
 }
 
 // open leases epochs; until the lease is durable messages wait.
 func (v *vnodeShell) open() {
+	if v.loadLoss(); v.loss.interrupted {
+		v.n.after(0, v.drop)
+		return
+	}
 	meta, found, err := v.n.readMeta(v.partition)
 	if err != nil {
 		v.n.c.fail("I8", "the meta of partition %d on %s: %v", v.partition, v.n.id, err)
@@ -79,6 +83,7 @@ func (v *vnodeShell) open() {
 	v.loadTree()
 	state, lease := vnode.Start(meta, found, v.n.incarnation(v.partition), v.n.c.plan.lease)
 	v.state = state
+	v.leasing = true
 	if v.n.c.mutation == leaseLate {
 		v.onLease(lease.Limit, nil)
 	}
@@ -101,6 +106,9 @@ func (v *vnodeShell) onLease(to uint64, err error) {
 		return
 	}
 	v.state.Extend(to)
+	if v.isLost() {
+		v.careForLoss() // it has waited for this
+	}
 	if v.status != vnodeOpening && v.status != vnodeFailed {
 		return
 	}
@@ -129,7 +137,7 @@ func (v *vnodeShell) extend() {
 
 // drain refuses writes from now on and marks the stop as clean, if it is.
 func (v *vnodeShell) drain(done func()) {
-	serving := v.status == vnodeServing
+	serving := v.status == vnodeServing && !v.isLost()
 	v.status = vnodeStopping
 	if !serving {
 		done()
@@ -260,27 +268,6 @@ func (v *vnodeShell) writable(from pid) bool {
 		return false
 	}
 	return true
-}
-
-// load reads what is stored under a key for a write that will replace it. A
-// value that fails its checksum is set aside and treated as forgotten.
-func (v *vnodeShell) load(k *keyInfo) (vnode.Stored, error) {
-	if s, ok := v.fresh[k.index]; ok {
-		return s, nil
-	}
-	b, found, err := v.n.disk.get(k.stored)
-	if err != nil || !found {
-		return vnode.Stored{}, err
-	}
-	s, err := vnode.DecodeStored(k.stored, b)
-	if errors.Is(err, vnode.ErrChecksum) || errors.Is(err, version.ErrCorrupt) {
-		v.n.c.check.hidden(v.n, k)
-		v.writes = append(v.writes, write{key: string(vnode.CorruptKey(k.stored)), value: b})
-		v.commits = true
-		v.damaged = append(v.damaged, k)
-		return vnode.Stored{}, nil
-	}
-	return s, err
 }
 
 // set adds a record to the turn's commit.
@@ -466,33 +453,4 @@ func (v *vnodeShell) uncommitted() {
 		do(errBroken)
 	}
 	v.fail()
-}
-
-// read answers with the stored record, from the pool of readers.
-func (v *vnodeShell) read(m *readRequest, from pid) {
-	if !v.current(m.plan, from) {
-		return
-	}
-	n, k := v.n, &v.n.c.keys[m.key]
-	n.behind(m.plan, from.endpoint)
-	proof := n.proves(k)
-	v.n.after(scale(n.c.random.disk.Float64(), n.c.plan.disk.read), func() {
-		b, found, err := n.disk.get(k.stored)
-		if err == nil && !found {
-			n.tell(from, readReply{authoritative: proof && n.proves(k)})
-			return
-		}
-		var rec []byte
-		if err == nil {
-			rec, err = vnode.StoredRecord(k.stored, b, m.digestAbove)
-		}
-		switch {
-		case errors.Is(err, vnode.ErrChecksum) || errors.Is(err, version.ErrCorrupt):
-			n.tell(from, readReply{authoritative: n.c.mutation == corruptAsNothing})
-		case err != nil:
-			n.tell(from, failure{codeStorage})
-		default:
-			n.tell(from, readReply{record: rec, read: n.c.now, authoritative: proof && n.proves(k)})
-		}
-	})
 }

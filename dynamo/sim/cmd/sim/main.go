@@ -47,8 +47,9 @@ func main() {
 	}
 	fmt.Printf("sim: moving seeds=%d versions=%d rings=%d take-overs=%d removals=%d replanned=%d\n",
 		t.moving, t.moved.Versions, t.moved.Rings, t.moved.TakeOvers, t.moved.Removals, t.moved.Replans)
-	fmt.Printf("sim: healing seeds=%d exchanges=%d mended=%d reaps=%d amid-faults=%d put-off=%d reaped=%d refused=%d restored=%d\n",
-		t.healing, t.healed.Exchanges, t.healed.Mended, t.healed.Reaps, t.healed.Amid, t.healed.PutOff, t.healed.Reaped, t.healed.Refused, t.healed.Restored)
+	fmt.Printf("sim: healing seeds=%d exchanges=%d mended=%d reaps=%d amid-faults=%d put-off=%d reaped=%d refused=%d restored=%d lost-replicas=%d renewed=%d\n",
+		t.healing, t.healed.Exchanges, t.healed.Mended, t.healed.Reaps, t.healed.Amid, t.healed.PutOff, t.healed.Reaped, t.healed.Refused, t.healed.Restored,
+		t.healed.Lost, t.healed.Renewed)
 	fmt.Printf("sim: seeds=%d acked=%d violations=%d\n", t.seeds, t.acked, t.violations)
 	if t.violations > 0 {
 		os.Exit(1)
@@ -98,8 +99,8 @@ func (t *total) add(r sim.Result) {
 	}
 	if r.Healing {
 		t.healing++
-		t.healed.Add(r.Healed)
 	}
+	t.healed.Add(r.Healed) // replicas are also lost where none are compared
 	if r.Violation != nil {
 		t.violations++
 		report(r)
