@@ -51,6 +51,10 @@
 //	M6   what lies on a node that is gone, or at rest, is its own
 //	M7   no request is served that was planned before its partition moved
 //
+// In some of those, blocks of stored objects become unreadable, of several replicas at a time: a
+// replica that meets one is suspect, given up by the document, renewed with what can be read, and filled
+// by the others. What nobody else has is never hit, so that the checks above hold as they are.
+//
 // In some runs replicas are compared in the background, and tombstones and what has
 // expired are reaped; then values rot, disks are put back from backups, messages are
 // late, and nothing but exchanges makes the replicas equal in the end:

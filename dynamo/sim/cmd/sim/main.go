@@ -5,8 +5,8 @@
 //	sim -from 500 -seeds 100  seeds 500 to 599
 //	sim -seed 4711 [-trace]   one seed; with its whole trace
 //
-// In two of five seeds members and ring change, in two of five replicas are compared and
-// tombstones reaped; a line each says how often. The last line on standard output is `sim: seeds=N acked=M violations=V`; the
+// In two of five seeds members and ring change, and in two of five of those stored objects become
+// unreadable; in two of five seeds replicas are compared and tombstones reaped; a line each says how often. The last line on standard output is `sim: seeds=N acked=M violations=V`; the
 // exit status is 1 unless V is 0. Progress and failures go to standard error.
 package main
 
