@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/dynactor/dynactor/dynamo/member"
+	"github.com/dynactor/dynactor/dynamo/ring"
 	"github.com/dynactor/dynactor/dynamo/vnode"
 )
 
@@ -83,7 +84,8 @@ func (c *cluster) damage() {
 }
 
 // mayDamage reports whether a node may be unable to read its copy of a key: a fill of it finds
-// all that the copy has.
+// all that the copy has, by the ring that is read and, while the partition moves, by the other one:
+// from its switch on nobody else is asked.
 func (c *cluster) mayDamage(n *node, k *keyInfo) bool {
 	d, q := c.doc, c.plan.properties.Quorum.N
 	has := func(x *node) bool {
@@ -93,14 +95,23 @@ func (c *cluster) mayDamage(n *node, k *keyInfo) bool {
 	if c.move.hole != "" || !has(n) || n.disk.touches(string(k.stored)) {
 		return false
 	}
-	rest := c.check.ledger(k).doomed
-	for _, id := range d.Reading(k.partition).Primaries(k.partition, q) {
-		if x := c.node(id); x != n && has(x) {
-			rest = rest.Merge(x.record(k, true).Clock)
-		}
+	lists := []ring.Ring{d.Reading(k.partition)}
+	if also, moves := d.AlsoWriting(k.partition, q); moves {
+		lists = append(lists, also)
 	}
 	have := n.record(k, true).Clock
-	return have.Len() > 0 && rest.Descends(have)
+	for _, list := range lists {
+		rest := c.check.ledger(k).doomed
+		for _, id := range list.Primaries(k.partition, q) {
+			if x := c.node(id); x != n && has(x) {
+				rest = rest.Merge(x.record(k, true).Clock)
+			}
+		}
+		if !rest.Descends(have) {
+			return false
+		}
+	}
+	return have.Len() > 0
 }
 
 // careForLosses has the vnodes go on with what they have to do about damage, and finds damage
