@@ -53,6 +53,7 @@ test-long: ## what takes longer: many seeds, crash tests at every point, fuzzing
 	$(MAKE) --no-print-directory import-million
 	$(MAKE) --no-print-directory grow
 	$(MAKE) --no-print-directory heal
+	$(MAKE) --no-print-directory forget
 	$(MAKE) --no-print-directory chaos
 
 CHAOS ?= 10m
@@ -71,6 +72,10 @@ heal: ## what healing costs: a lost disk under load, with the controller and wit
 	DYNACTOR_LOST_KEYS=300000 $(GO) test -count=1 -timeout 60m -v -run TestLostDisk ./test/blackbox
 	for keys in 10000 100000 1000000; do DYNACTOR_AAE_KEYS=$$keys $(GO) test -count=1 -timeout 60m -v -run TestExchangeCost ./test/blackbox || exit; done
 	$(GO) test -run '^$$' -bench TreeUpkeep -benchtime 60x ./actors
+
+.PHONY: forget
+forget: ## delete 100,000 keys while a node is down, and wait until the nodes have forgotten them, some 15 minutes
+	DYNACTOR_FORGET_KEYS=100000 $(GO) test -count=1 -timeout 60m -v -run TestForgetsAll ./test/blackbox
 
 .PHONY: import-million
 import-million: build ## import and export a million records, state the nodes' peak memory
