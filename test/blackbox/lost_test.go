@@ -90,7 +90,6 @@ func losesDisk(t *testing.T, keys int, judged bool, args ...string) {
 	}
 	t.Logf("filled in %v", (filled - down).Round(time.Millisecond))
 	tr.latency(ops, []phase{{"before", before, down}, {"healing", down, filled}, {"after", after, tr.load.Now()}}, judged, 1.25)
-	all := sampled(ops, keys >= 100_000)
-	replicas := tr.each(all)
-	tr.judge(append(replicas, tr.whole(all, 0)...), "-strict")
+	replicas := tr.each(sampled(ops, keys >= 100_000))
+	tr.judge(append(replicas, tr.whole(keysOf(ops), 0)...), "-strict")
 }
