@@ -121,6 +121,9 @@ func (n *node) careForLosses() {
 		return
 	}
 	for _, v := range n.vnodes {
+		if v.status == vnodeFailed {
+			v.probe() // nobody may ask it to write any more
+		}
 		if v.status != vnodeServing {
 			continue
 		}
