@@ -98,6 +98,9 @@ func (t *Tree) Mend(c *Check, entries []Entry) (Mended, error) {
 	}
 	sums, n := t.sums(c, entries, t.serving.bits)
 	m := Mended{Leaves: len(sums), Entries: n, Wrong: t.serving.set(c.prefix, sums)}
+	if m.Wrong > 0 {
+		t.unsave(c.prefix)
+	}
 	if t.growing != nil {
 		sums, _ = t.sums(c, entries, t.growing.bits)
 		t.growing.set(c.prefix, sums)

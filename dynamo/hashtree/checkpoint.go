@@ -77,6 +77,19 @@ func (t *Tree) Saved(p Prefix) {
 	}
 }
 
+// unsave takes note that what is stored of a range is not what the tree has, whether it can be
+// marked or not.
+func (t *Tree) unsave(p Prefix) {
+	width := parts(t.serving.bits)
+	first, count := p.Parent(min(p.Bits, width)).Index, uint32(1)
+	if p.Bits < width {
+		first, count = first<<(width-p.Bits), 1<<(width-p.Bits)
+	}
+	for i := first; i < first+count; i++ {
+		t.stored[i/64] &^= 1 << (i % 64)
+	}
+}
+
 // Load makes the tree of the parts that are stored of it. What they leave out is in
 // doubt; the ranges whose marks are in the store must be doubted besides. The error names
 // the parts that are damaged or of another tree, which count as left out; the tree is

@@ -143,6 +143,73 @@ func TestUnsavedWaits(t *testing.T) {
 	}
 }
 
+// TestUnsavedIsWhatWasWrong: a part of which some was found wrong is saved again, also when
+// its marks could not be written; one that was found right is not.
+func TestUnsavedIsWhatWasWrong(t *testing.T) {
+	store := data{}
+	for i := range 3000 {
+		store[spread(i)] = hashed(spread(i), 1)
+	}
+	for name, tc := range map[string]struct {
+		bits  uint8
+		found Prefix
+		want  []Prefix
+	}{
+		"narrower than a part": {8, Prefix{8, 70}, []Prefix{{2, 1}}},
+		"wider than parts":     {12, Prefix{4, 3}, []Prefix{{6, 12}, {6, 13}, {6, 14}, {6, 15}}},
+	} {
+		tree := store.built(tc.bits)
+		saved(tree)
+		unsaved := func() (out []Prefix) {
+			for p, ok := tree.Unsaved(0); ok; p, ok = tree.Unsaved(p.Index + 1) {
+				out = append(out, p)
+			}
+			return out
+		}
+		first, last := tree.Range(tc.found)
+		if _, err := tree.Mend(tree.Check(tc.found), store.between(first, last)); err != nil || len(unsaved()) != 0 {
+			t.Fatalf("%s: found right, and %v is not saved; %v", name, unsaved(), err)
+		}
+		if did, err := tree.Mend(tree.Check(tc.found), nil); err != nil || did.Wrong == 0 || !slices.Equal(unsaved(), tc.want) {
+			t.Errorf("%s: found wrong %+v, and %v is not saved, want %v; %v", name, did, unsaved(), tc.want, err)
+		}
+	}
+}
+
+// TestCheckpointOfTwoSizes: a crash may come while the parts of a tree take the place of those
+// of a smaller one that was cut as it is. Old parts have their marks still.
+func TestCheckpointOfTwoSizes(t *testing.T) {
+	before, after, marks := data{}, data{}, map[Prefix]bool{}
+	for i := range 3000 {
+		before[spread(i)], after[spread(i)] = hashed(spread(i), 1), hashed(spread(i), 1)
+		if i < 300 {
+			after[spread(i)] = hashed(spread(i), 2)
+			marks[New(testPartitions, testPartition).Prefix(spread(i), MarkBits)] = true
+		}
+	}
+	small, large := saved(before.built(16)), saved(after.built(18))
+	for _, n := range []int{1, 511, 513, 1023} {
+		tree, err := Load(testPartitions, testPartition, slices.Concat(large[:n], small[n:]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for mark := range marks {
+			if int(mark.Index) >= n {
+				tree.Doubt(mark)
+			}
+		}
+		want := after.built(tree.Bits())
+		for i := range uint32(1) << tree.Bits() {
+			p := Prefix{tree.Bits(), i}
+			if tree.Node(p) != want.Node(p) && !slices.ContainsFunc(tree.doubts, func(d Prefix) bool { return d.Contains(p) }) {
+				t.Fatalf("%d parts of 2^18 leaves, the rest of 2^16: %v is wrong and not in doubt", n, p)
+			}
+		}
+		after.settle(t, tree)
+		same(t, "of two sizes", tree, after.built(tree.Bits()))
+	}
+}
+
 // FuzzLoad gives each input the right checksum, or nothing would get past it.
 func FuzzLoad(f *testing.F) {
 	f.Add(saved(New(testPartitions, testPartition))[0])
