@@ -179,7 +179,7 @@ func (v *vnodeActor) save() {
 
 // onPaused goes on with the checkpoints.
 func (v *vnodeActor) onPaused(m *checkpointPaused) {
-	if m.by == v && v.status == vnodeServing && !v.isLost() {
+	if m.by == v && v.status == vnodeServing && !v.away() {
 		v.save()
 	}
 }

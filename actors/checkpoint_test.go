@@ -87,3 +87,22 @@ func TestCheckpointInSteps(t *testing.T) {
 		t.Errorf("the tree has %d bits", b)
 	}
 }
+
+// TestNoCheckpointOfWhatIsDropped: a vnode whose objects are dropped and put back stores nothing of its
+// trees, also when it is not to be dropped any more by then: it would have a tree of what is lost.
+func TestNoCheckpointOfWhatIsDropped(t *testing.T) {
+	t.Parallel()
+	for _, dropped := range []bool{false, true} {
+		r := start(t, setup{})
+		tree := r.s.keep(treeOf(t, r.engine), true)
+		tree.saving = true
+		v := &vnodeActor{s: r.s, self: r.pid(), partition: 0, status: vnodeServing}
+		v.upkeep.trees[3], v.loss.interrupted = tree, dropped
+		v.onPaused(&checkpointPaused{by: v})
+		stored := false
+		lower, upper := vnode.TreeRange(0, 3)
+		if err := r.engine.Scan(lower, upper, func(_, _ []byte) bool { stored = true; return false }); err != nil || stored == dropped {
+			t.Errorf("dropped=%v: stored=%v, %v", dropped, stored, err)
+		}
+	}
+}
