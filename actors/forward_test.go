@@ -228,7 +228,7 @@ func TestForwardIsNotPlannedAnewForEver(t *testing.T) {
 		r.peers.Handle(string(n), puts(func(m actortest.Received) { r.peers.Answer(m, staleAt(done.Version)) }))
 	}
 	m := putOf(name, "v", nil)
-	m.TimeoutMs = 50
+	m.TimeoutMs = 500 // all refuse it within that also on a busy machine
 	if answer := r.ask(m); code(answer) != messages.CodeStale {
 		t.Errorf("answered %v", answer)
 	}
