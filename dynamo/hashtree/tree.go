@@ -33,7 +33,7 @@
 // The tree lives in memory. What is stored of it is a checkpoint, and marks: before
 // the first write since the checkpoint to one of 1,024 ranges, a mark of that range
 // is put into the batch that holds the record. The checkpoint is stored in parts, each with
-// the removal of its marks, so no step of its owner has more than one to write. After a crash it is right
+// the removal of its marks, so its owner may write a few at a time. After a crash it is right
 // but for the marked ranges, and those are read again while the vnode serves. A busy
 // partition writes at most 1,024 marks between two checkpoints, an idle one reads
 // little again. Ranges that were found wrong are marked too, for the checkpoint is.
