@@ -366,11 +366,27 @@ func (c *cluster) atRest() bool {
 	if !c.calm || c.violation != nil {
 		return c.violation != nil
 	}
+	c.forgetUnknown()
 	why := c.unrest()
 	if why != "" && c.now > c.move.calmed+restLimit {
 		c.fail("M4", "%v without faults: %s", restLimit, why)
 	}
 	return why == ""
+}
+
+// forgetUnknown goes back to the newest document that some node goes by, if nobody has come to know a
+// newer one in all this time: it was decided just before all who knew it crashed, and comes to light with
+// the next change, which there may not be.
+func (c *cluster) forgetUnknown() {
+	var newest uint64
+	for _, n := range c.nodes {
+		if n.up && n.inForce != nil {
+			newest = max(newest, n.inForce.Version)
+		}
+	}
+	if d, decided := c.docs[newest]; decided && (newest > c.doc.Version || c.now > c.move.calmed+restLimit/2) {
+		c.doc = d
+	}
 }
 
 // unrest says what is left to do.
