@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -94,6 +95,10 @@ func (s *Services) nothingBetween(all []dynamo.Partition, from, to dynamo.Partit
 			continue
 		}
 		upper, next := vnode.ObjectRange(p)
+		if bytes.Equal(lower, upper) { // nothing can, and to look there would be to read what is damaged
+			lower = next
+			continue
+		}
 		some := false
 		if err := s.Engine.Scan(lower, upper, func(_, _ []byte) bool { some = true; return false }); err != nil {
 			return err

@@ -90,8 +90,9 @@ func (t *lossTable) doubted(p dynamo.Partition) bool {
 	return ok && s.why == ""
 }
 
-// maxRenewed is how many partitions are copied and dropped at a time: each keeps a reader busy.
-const maxRenewed = 4
+// maxRenewed is how many partitions are copied and dropped at a time: each keeps a reader busy, and a core
+// while it reads what is damaged, for the store looks for the bit that has changed.
+const maxRenewed = 2
 
 // begin lets one at a time work on a partition; the one before may be that of a vnode that failed.
 func (t *lossTable) begin(p dynamo.Partition) bool {

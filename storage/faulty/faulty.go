@@ -46,7 +46,7 @@ type fault struct {
 type damage struct{ lower, upper []byte }
 
 // Damage lets every Get of a key in [lower, upper) that is there, and every Scan that meets
-// one, fail with storage.ErrDamaged, until the range is dropped whole.
+// one, or is of an empty range in there, fail with storage.ErrDamaged, until the range is dropped whole.
 func (e *Engine) Damage(lower, upper []byte) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -214,6 +214,9 @@ func (e *Engine) Get(dst, key []byte) ([]byte, error) {
 func (e *Engine) Scan(lower, upper []byte, visit func(key, value []byte) bool) error {
 	if err := e.readFault(); err != nil {
 		return err
+	}
+	if bytes.Equal(lower, upper) && e.damaged(lower) { // a store reads the block to find that out
+		return fmt.Errorf("faulty: scan: %w", storage.ErrDamaged)
 	}
 	var damage error
 	err := e.inner.Scan(lower, upper, func(key, value []byte) bool {

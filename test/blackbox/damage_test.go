@@ -60,8 +60,9 @@ func (p *process) said(t *testing.T, text string) int {
 // TestDamagedTable flips bytes in tables of a node that runs, and of one that does not, under
 // load: what cannot be read costs those nodes a partition or two, which the others give back.
 // No request fails, no read is wrong, the nodes never end, and all replicas are equal then.
+// It is not run beside other tests: to read what is damaged takes so much of two cores, as the store looks
+// for the bit that has changed, that nodes seem to be down beside more.
 func TestDamagedTable(t *testing.T) {
-	t.Parallel()
 	ns := newNodes(t, 3, newLoopback(t, 3), "--partitions=16")
 	tr := newTrial(t, ns, load.Config{Workers: 4, Keys: 100, PerKey: 50, Every: 5 * time.Millisecond, Seed: 1, Prefix: "d"})
 	const keys = 3000
