@@ -36,6 +36,9 @@ func (s *Services) renew(p dynamo.Partition, lost, patient bool, end vnode.Loss)
 	}
 	defer t.end(p)
 	holes, err := s.salvage(p)
+	if err == nil {
+		err = s.forgetOwn(p)
+	}
 	if err == nil && lost {
 		if holes > 0 {
 			s.maybeLost(p, end.Dropped)
@@ -94,13 +97,20 @@ func (s *Services) salvage(p dynamo.Partition) (holes int, err error) {
 	return holes, c.finish(err)
 }
 
+// forgetOwn removes what the vnode says of itself, before its objects go: its trees must not outlive them, should
+// nothing have been copied aside that tells the next start of it.
+func (s *Services) forgetOwn(p dynamo.Partition) error {
+	b := s.Engine.NewBatch()
+	for _, r := range vnode.OwnRanges(p) {
+		b.DeleteRange(r[0], r[1])
+	}
+	return commitNow(b)
+}
+
 // restore puts back what was copied aside, with the index of what can be reaped; the trees are
 // read anew when the vnode opens.
 func (s *Services) restore(p dynamo.Partition) error {
 	c := copying{s: s}
-	for _, r := range vnode.OwnRanges(p) {
-		c.open().DeleteRange(r[0], r[1])
-	}
 	lower, upper := vnode.SalvageRange(p)
 	err := s.Engine.Scan(lower, upper, func(key, value []byte) bool {
 		object := vnode.SalvagedObject(key)

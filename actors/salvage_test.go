@@ -8,9 +8,11 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
+	"github.com/dynactor/dynactor/actors/actortest"
 	"github.com/dynactor/dynactor/dynamo/version"
 	"github.com/dynactor/dynactor/dynamo/vnode"
 	"github.com/dynactor/dynactor/storage"
@@ -72,6 +74,31 @@ func TestRenewKeepsWhatCanBeRead(t *testing.T) {
 	index := objectsOf(t, r.engine, []byte{'r'}, []byte{'r' + 1})
 	if len(index) != 1 {
 		t.Errorf("the index has %d entries", len(index))
+	}
+}
+
+// TestTreesDoNotOutliveTheirObjects: when nothing could be copied aside, nothing tells the next start that a
+// renewal was interrupted; what the vnode said of its objects is gone before they are.
+func TestTreesDoNotOutliveTheirObjects(t *testing.T) {
+	r := start(t, setup{nodes: 3, change: paced(upkeepPace{tick: time.Millisecond, sample: time.Hour, checkpoint: time.Millisecond})})
+	r.written("k", "v", none)
+	lower, upper := vnode.TreeRange(0, 3)
+	actortest.Eventually(t, "there is a checkpoint", func() bool { return len(objectsOf(t, r.engine, lower, upper)) > 0 })
+	from, to := vnode.ObjectRange(0)
+	r.engine.Damage(from, to)
+	boom := errors.New("boom")
+	r.engine.FailCommitsAfter(2, boom) // of nothing copied aside, of what is removed; not of what is put back
+	if err := r.s.renew(0, true, true, vnode.Loss{Dropped: 2}); !errors.Is(err, boom) {
+		t.Fatal(err)
+	}
+	r.engine.Heal()
+	if some := objectsOf(t, r.engine, from, to); len(some) > 0 {
+		t.Fatalf("%d objects were not dropped", len(some))
+	}
+	for _, own := range vnode.OwnRanges(0) {
+		if some := objectsOf(t, r.engine, own[0], own[1]); len(some) > 0 {
+			t.Errorf("left without its objects: %x", slices.Collect(maps.Keys(some)))
+		}
 	}
 }
 

@@ -374,15 +374,13 @@ func (c *cluster) atRest() bool {
 	return why == ""
 }
 
-// forgetUnknown goes back to the newest document that some node goes by, if nobody has come to know a
-// newer one in all this time: it was decided just before all who knew it crashed, and comes to light with
-// the next change, which there may not be.
+// forgetUnknown goes back to the newest document that a node ever went by, if nobody has come to know a
+// newer one in all this time: it was decided just before all who knew it crashed, so nobody was told of
+// it, and it comes to light with the next change, which there may not be.
 func (c *cluster) forgetUnknown() {
 	var newest uint64
-	for _, n := range c.nodes {
-		if n.up && n.inForce != nil {
-			newest = max(newest, n.inForce.Version)
-		}
+	for _, version := range c.check.versions {
+		newest = max(newest, version)
 	}
 	if d, decided := c.docs[newest]; decided && (newest > c.doc.Version || c.now > c.move.calmed+restLimit/2) {
 		c.doc = d
