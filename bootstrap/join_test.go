@@ -102,20 +102,23 @@ func joins(t *testing.T, nodes []*testNode, c Config) (fresh *testNode) {
 }
 
 // TestJoinAndLeave: a node joins, gets its share, and leaves again; what was written
-// before is there all the time. An operator who talks to it learns what comes after it has
-// left from others.
+// before is there all the time. Operators who talk to it change and learn what comes after it
+// has left through others.
 func TestJoinAndLeave(t *testing.T) {
 	nodes := startAll(t, seeded(t, 3))
 	fresh := joins(t, nodes, joiner("joiner", nodes[1]))
 	cl := newClient(t, nodes[0])
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	var operator *client.Client
-	eventually(t, "an operator talking to the joiner", func() bool {
-		operator = newClient(t, fresh)
-		status, err := operator.Cluster().Status(ctx)
-		return err == nil && status.Asked == "joiner"
-	})
+	talking := func() (operator *client.Client) {
+		eventually(t, "an operator talking to the joiner", func() bool {
+			operator = newClient(t, fresh)
+			status, err := operator.Cluster().Status(ctx)
+			return err == nil && status.Asked == "joiner"
+		})
+		return operator
+	}
+	operator, other := talking(), talking()
 	if _, err := cl.Cluster().Stage(ctx, member.Change{Kind: member.Leave, Node: "joiner"}); err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +127,11 @@ func TestJoinAndLeave(t *testing.T) {
 	if m, _ := doc.Member("joiner"); m.Status != member.Gone || doc.Settled.Has("joiner") {
 		t.Errorf("%+v", m)
 	}
-	after, err := cl.Cluster().CreateBucket(ctx, member.Bucket{Name: "after", Properties: bucket.Default()})
+	eventually(t, "the joiner hearing that it has left", func() bool {
+		m, _ := fresh.Document().Member("joiner")
+		return m.Out()
+	})
+	after, err := other.Cluster().CreateBucket(ctx, member.Bucket{Name: "after", Properties: bucket.Default()})
 	if err != nil {
 		t.Fatal(err)
 	}

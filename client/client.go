@@ -207,6 +207,15 @@ func (c *Client) operated(ctx context.Context) (string, error) {
 	return node, err
 }
 
+// operatedBesides has operators' requests go to a connected node that has not refused them;
+// empty if there is none.
+func (c *Client) operatedBesides(refused []string) string {
+	c.operator.Lock()
+	defer c.operator.Unlock()
+	c.operator.node = c.routes.besides(refused)
+	return c.operator.node
+}
+
 // leaveOperated has the next request of an operator go to any connected node instead of this one every time.
 func (c *Client) leaveOperated(node string) {
 	c.operator.Lock()

@@ -91,8 +91,9 @@ func (c *Cluster) SetBucket(ctx context.Context, b member.Bucket, version uint64
 	return c.do(ctx, &messages.ClusterRequest{Operation: messages.OperationSetBucket, Bucket: messages.FromBucket(b), Version: version})
 }
 
-// do asks some connected node, once: what may have been carried out is not asked for
-// again.
+// do asks a connected node, once: what may have been carried out is not asked for again. A node
+// that does not serve, such as one that has just left, has carried out nothing: then the next
+// one is asked, each once. Only a join is what that very node is asked for.
 func (c *Cluster) do(ctx context.Context, m *messages.ClusterRequest) (ClusterStatus, error) {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
@@ -103,6 +104,26 @@ func (c *Cluster) do(ctx context.Context, m *messages.ClusterRequest) (ClusterSt
 	if err != nil {
 		return ClusterStatus{}, err
 	}
+	for refused := []string(nil); ; {
+		status, failure, err := c.once(ctx, node, m)
+		if failure == nil {
+			return status, err
+		}
+		refused = append(refused, node)
+		next := ""
+		if failure.GetCode() == messages.CodeNotReady && m.GetOperation() != messages.OperationJoin {
+			next = c.client.operatedBesides(refused)
+		}
+		if next == "" {
+			return status, fromFailure(node, failure)
+		}
+		node = next
+	}
+}
+
+// once asks one node. What it answers is a status, a failure, or an error.
+func (c *Cluster) once(ctx context.Context, node string, asked *messages.ClusterRequest) (ClusterStatus, *messages.Failure, error) {
+	m := proto.CloneOf(asked) // a message that was sent is never changed
 	deadline, _ := ctx.Deadline()
 	m.TimeoutMs = uint32(max(1, min(time.Until(deadline), messages.MaxTimeout).Milliseconds()))
 	reply, err := c.client.ask(ctx, node, messages.TargetMembership, m)
@@ -111,19 +132,19 @@ func (c *Cluster) do(ctx context.Context, m *messages.ClusterRequest) (ClusterSt
 		if m.GetOperation() == messages.OperationStatus {
 			kind = ErrUnavailable
 		}
-		return ClusterStatus{}, &Error{Kind: kind, Node: node, Text: "no answer", Cause: err}
+		return ClusterStatus{}, nil, &Error{Kind: kind, Node: node, Text: "no answer", Cause: err}
 	}
 	switch r := reply.message.(type) {
 	case *messages.Failure:
-		return ClusterStatus{}, fromFailure(reply.node, r)
+		return ClusterStatus{}, r, nil
 	case *messages.ClusterReply:
 		status, err := toStatus(reply.node, r)
 		if m, ok := status.Document.Member(dynamo.NodeID(reply.node)); err == nil && (!ok || m.Out()) {
 			c.client.leaveOperated(reply.node) // it hears of nothing that comes after it has left
 		}
-		return status, err
+		return status, nil, err
 	}
-	return ClusterStatus{}, &Error{Kind: ErrInternal, Node: reply.node, Text: fmt.Sprintf("unexpected answer %T", reply.message)}
+	return ClusterStatus{}, nil, &Error{Kind: ErrInternal, Node: reply.node, Text: fmt.Sprintf("unexpected answer %T", reply.message)}
 }
 
 func toStatus(node string, r *messages.ClusterReply) (ClusterStatus, error) {

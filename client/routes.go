@@ -78,15 +78,31 @@ func (r *routes) version() uint64 {
 func (r *routes) any() (string, <-chan struct{}) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
+	if node := r.some(nil); node != "" {
+		return node, nil
+	}
+	return "", r.changed
+}
+
+// besides returns some connected node that is none of these; empty if there is none.
+func (r *routes) besides(these []string) string {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.some(these)
+}
+
+// some is besides; the lock is held.
+func (r *routes) some(besides []string) string {
 	nodes := make([]string, 0, len(r.up))
 	for n := range r.up {
-		nodes = append(nodes, n)
+		if !slices.Contains(besides, n) {
+			nodes = append(nodes, n)
+		}
 	}
 	if len(nodes) == 0 {
-		return "", r.changed
+		return ""
 	}
-	slices.Sort(nodes)
-	return nodes[rand.N(len(nodes))], nil
+	return nodes[rand.N(len(nodes))]
 }
 
 // isUp reports whether a node is connected, and a channel that is closed when one
