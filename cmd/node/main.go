@@ -13,6 +13,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"syscall"
@@ -26,8 +27,12 @@ import (
 // version is set by the build.
 var version = "dev"
 
-// gcPercent is GOGC unless the environment sets it.
-const gcPercent = 400
+const (
+	// gcPercent is GOGC unless the environment sets it.
+	gcPercent = 400
+	// leastProcs is GOMAXPROCS on a machine with fewer cores, unless the environment sets it.
+	leastProcs = 4
+)
 
 // Exit statuses.
 const (
@@ -72,16 +77,26 @@ type streams struct {
 }
 
 func main() {
+	tune()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], &streams{in: os.Stdin, out: os.Stdout, err: os.Stderr})
+	stop()
+	os.Exit(code)
+}
+
+// tune sets what Go leaves to the environment, where that says nothing.
+func tune() {
 	if _, set := os.LookupEnv("GOGC"); !set {
 		// The heap is small beside the store's own cache, which the collector
 		// does not manage: collecting less often costs little memory and saves
 		// up to a third of the CPU time.
 		debug.SetGCPercent(gcPercent)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, os.Args[1:], &streams{in: os.Stdin, out: os.Stdout, err: os.Stderr})
-	stop()
-	os.Exit(code)
+	if _, set := os.LookupEnv("GOMAXPROCS"); !set && runtime.GOMAXPROCS(0) < leastProcs {
+		// With one or two, a compaction or a collection keeps requests waiting until Go
+		// takes the thread from it, after 10 ms; the kernel lets a thread that has waited run sooner.
+		runtime.GOMAXPROCS(leastProcs)
+	}
 }
 
 // run carries out a command line and returns the exit status.
