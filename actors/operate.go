@@ -124,6 +124,8 @@ func changeFailure(err error) *messages.Failure {
 		code = messages.CodeUnavailable
 	case errors.Is(err, member.ErrOvertaken), errors.Is(err, member.ErrPlanChanged), errors.Is(err, errTwin):
 		code = messages.CodeConflict
+	case errors.Is(err, errQuarantined):
+		code = messages.CodeNotReady
 	case errors.Is(err, errNotBegun):
 		code = messages.CodeOverloaded
 	}

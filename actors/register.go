@@ -78,6 +78,9 @@ type (
 
 var errNotBegun = errors.New("the change was not begun")
 
+// errQuarantined says so of what waited when this node was put into quarantine: others may begin it.
+var errQuarantined = errors.New("the change was not begun")
+
 // decides handles what belongs to decisions, and reports whether that was it.
 func (m *membershipActor) decides(ctx actor.Context) bool {
 	switch msg := ctx.Message().(type) {
@@ -197,7 +200,10 @@ func (m *membershipActor) next(ctx actor.Context) {
 	for m.running == nil && len(m.changes) > 0 {
 		c, now := m.changes[0], m.voter.Document
 		next, err := now, error(errNotBegun) // whoever asked has given up
-		if time.Now().Before(c.until) {
+		switch why := m.s.quarantined(); {
+		case why != "":
+			err = fmt.Errorf("%w: %s", errQuarantined, why)
+		case time.Now().Before(c.until):
 			next, err = c.make(now)
 		}
 		if err == nil && next.Version == now.Version {
