@@ -1215,11 +1215,15 @@ func (x *Switch) GetDone() bool {
 }
 
 type Fill struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Partition     uint32                 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
-	Node          string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
-	Whole         bool                   `protobuf:"varint,3,opt,name=whole,proto3" json:"whole,omitempty"`
-	Since         uint64                 `protobuf:"varint,4,opt,name=since,proto3" json:"since,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Partition uint32                 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
+	Node      string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	Whole     bool                   `protobuf:"varint,3,opt,name=whole,proto3" json:"whole,omitempty"`
+	Since     uint64                 `protobuf:"varint,4,opt,name=since,proto3" json:"since,omitempty"`
+	// The disk had been lost before since, too.
+	Emptied bool `protobuf:"varint,5,opt,name=emptied,proto3" json:"emptied,omitempty"`
+	// Bit n: nobody has the data of keys with n replicas, and an operator has accepted that.
+	Accepted      uint32 `protobuf:"varint,6,opt,name=accepted,proto3" json:"accepted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1278,6 +1282,20 @@ func (x *Fill) GetWhole() bool {
 func (x *Fill) GetSince() uint64 {
 	if x != nil {
 		return x.Since
+	}
+	return 0
+}
+
+func (x *Fill) GetEmptied() bool {
+	if x != nil {
+		return x.Emptied
+	}
+	return false
+}
+
+func (x *Fill) GetAccepted() uint32 {
+	if x != nil {
+		return x.Accepted
 	}
 	return 0
 }
@@ -1804,12 +1822,14 @@ const file_messages_client_proto_rawDesc = "" +
 	"\x06Switch\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\rR\tpartition\x12\x0e\n" +
 	"\x02at\x18\x02 \x01(\x04R\x02at\x12\x12\n" +
-	"\x04done\x18\x03 \x01(\bR\x04done\"d\n" +
+	"\x04done\x18\x03 \x01(\bR\x04done\"\x9a\x01\n" +
 	"\x04Fill\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\rR\tpartition\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x14\n" +
 	"\x05whole\x18\x03 \x01(\bR\x05whole\x12\x14\n" +
-	"\x05since\x18\x04 \x01(\x04R\x05since\"\xbb\x01\n" +
+	"\x05since\x18\x04 \x01(\x04R\x05since\x12\x18\n" +
+	"\aemptied\x18\x05 \x01(\bR\aemptied\x12\x1a\n" +
+	"\baccepted\x18\x06 \x01(\rR\baccepted\"\xbb\x01\n" +
 	"\x06Change\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\rR\x04kind\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x121\n" +

@@ -970,12 +970,14 @@ type ClusterRequest struct {
 	// Which operation; see membership.go.
 	Operation uint32  `protobuf:"varint,1,opt,name=operation,proto3" json:"operation,omitempty"`
 	Change    *Change `protobuf:"bytes,2,opt,name=change,proto3" json:"change,omitempty"`
-	// The version of the document that a commit was planned with.
+	// The version of the document that a commit was planned with, or losses were looked at in.
 	Version   uint64  `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
 	Bucket    *Bucket `protobuf:"bytes,4,opt,name=bucket,proto3" json:"bucket,omitempty"`
 	TimeoutMs uint32  `protobuf:"varint,5,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
 	// The members that are given up by force.
-	Lost          []string `protobuf:"bytes,6,rep,name=lost,proto3" json:"lost,omitempty"`
+	Lost []string `protobuf:"bytes,6,rep,name=lost,proto3" json:"lost,omitempty"`
+	// The partitions whose loss is accepted; none: all that are lost.
+	Partitions    []uint32 `protobuf:"varint,7,rep,packed,name=partitions,proto3" json:"partitions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1048,6 +1050,13 @@ func (x *ClusterRequest) GetTimeoutMs() uint32 {
 func (x *ClusterRequest) GetLost() []string {
 	if x != nil {
 		return x.Lost
+	}
+	return nil
+}
+
+func (x *ClusterRequest) GetPartitions() []uint32 {
+	if x != nil {
+		return x.Partitions
 	}
 	return nil
 }
@@ -2302,7 +2311,7 @@ const file_messages_cluster_proto_rawDesc = "" +
 	"timeout_ms\x18\x02 \x01(\rR\ttimeoutMs\x12\x12\n" +
 	"\x04lost\x18\x03 \x01(\fR\x04lost\"%\n" +
 	"\tJoinReply\x12\x18\n" +
-	"\aversion\x18\x01 \x01(\x04R\aversion\"\xe1\x01\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\"\x81\x02\n" +
 	"\x0eClusterRequest\x12\x1c\n" +
 	"\toperation\x18\x01 \x01(\rR\toperation\x121\n" +
 	"\x06change\x18\x02 \x01(\v2\x19.dynactor.messages.ChangeR\x06change\x12\x18\n" +
@@ -2310,7 +2319,10 @@ const file_messages_cluster_proto_rawDesc = "" +
 	"\x06bucket\x18\x04 \x01(\v2\x19.dynactor.messages.BucketR\x06bucket\x12\x1d\n" +
 	"\n" +
 	"timeout_ms\x18\x05 \x01(\rR\ttimeoutMs\x12\x12\n" +
-	"\x04lost\x18\x06 \x03(\tR\x04lost\"{\n" +
+	"\x04lost\x18\x06 \x03(\tR\x04lost\x12\x1e\n" +
+	"\n" +
+	"partitions\x18\a \x03(\rR\n" +
+	"partitions\"{\n" +
 	"\fClusterReply\x127\n" +
 	"\bdocument\x18\x01 \x01(\v2\x1b.dynactor.messages.DocumentR\bdocument\x122\n" +
 	"\x05nodes\x18\x02 \x03(\v2\x1c.dynactor.messages.NodeStateR\x05nodes\"1\n" +

@@ -139,6 +139,21 @@ func ToNames(names []string) ([]dynamo.NodeID, error) {
 	return out, nil
 }
 
+// ToPartitions checks and converts numbers of partitions.
+func ToPartitions(numbers []uint32) ([]dynamo.Partition, error) {
+	if len(numbers) > ring.MaxPartitions {
+		return nil, fmt.Errorf("%w: %d partitions", ErrBounds, len(numbers))
+	}
+	var out []dynamo.Partition
+	for _, p := range numbers {
+		if p >= ring.MaxPartitions {
+			return nil, fmt.Errorf("%w: partition %d; there are at most %d", ErrBounds, p, ring.MaxPartitions)
+		}
+		out = append(out, dynamo.Partition(p))
+	}
+	return out, nil
+}
+
 // toID copies an id of exactly the right length.
 func toID(dst, src []byte) bool { return len(src) == len(dst) && copy(dst, src) == len(dst) }
 

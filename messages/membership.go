@@ -27,6 +27,9 @@ const (
 	OperationJoin
 	// OperationForce removes members by force.
 	OperationForce
+	// OperationAcceptLoss accepts that the data of partitions is lost, if the document still has the
+	// version.
+	OperationAcceptLoss
 )
 
 // Kinds of a RegisterReply.

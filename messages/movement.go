@@ -15,7 +15,7 @@ func fromMovement(m member.Movement) *Movement {
 		out.Switched = append(out.Switched, &Switch{Partition: uint32(s.Partition), At: s.At, Done: s.Done})
 	}
 	for _, f := range m.Filling {
-		out.Filling = append(out.Filling, &Fill{Partition: uint32(f.Partition), Node: string(f.Node), Whole: f.Whole, Since: f.Since})
+		out.Filling = append(out.Filling, &Fill{Partition: uint32(f.Partition), Node: string(f.Node), Whole: f.Whole, Since: f.Since, Emptied: f.Emptied, Accepted: f.Accepted})
 	}
 	if out.Announced == 0 && !out.Queued && len(out.Filling) == 0 {
 		return nil
@@ -32,7 +32,10 @@ func toMovement(m *Movement) (member.Movement, error) {
 		out.Switched = append(out.Switched, member.Switch{Partition: dynamo.Partition(s.GetPartition()), At: s.GetAt(), Done: s.GetDone()})
 	}
 	for _, f := range m.GetFilling() {
-		out.Filling = append(out.Filling, member.Fill{Partition: dynamo.Partition(f.GetPartition()), Node: dynamo.NodeID(f.GetNode()), Whole: f.GetWhole(), Since: f.GetSince()})
+		out.Filling = append(out.Filling, member.Fill{
+			Partition: dynamo.Partition(f.GetPartition()), Node: dynamo.NodeID(f.GetNode()), Whole: f.GetWhole(), Since: f.GetSince(),
+			Emptied: f.GetEmptied(), Accepted: f.GetAccepted(),
+		})
 	}
 	return out, nil
 }

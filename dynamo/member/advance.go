@@ -47,19 +47,20 @@ func (d Document) Advance(facts map[dynamo.NodeID]Facts) (Document, bool) {
 }
 
 // filled takes away the fills that are complete, and those of removed members, who
-// get nothing any more.
+// get nothing any more. One that lacks what nobody has any more is not complete, whatever
+// its node says, unless an operator has accepted that.
 func (d *Document) filled(facts map[dynamo.NodeID]Facts) bool {
-	before, target := len(d.Movement.Filling), d.Target()
-	d.Movement.Filling = slices.DeleteFunc(d.Movement.Filling, func(f Fill) bool {
+	before, target := *d, d.Target()
+	d.Movement.Filling = slices.DeleteFunc(slices.Clone(d.Movement.Filling), func(f Fill) bool {
 		m, ok := d.Member(f.Node)
 		if !ok || m.Removed || m.Status == Gone {
 			return true
 		}
 		fact := facts[f.Node]
 		_, done := slices.BinarySearch(fact.Filled, f.Partition)
-		return done && fact.Target == target && fact.Store == m.Store && fact.Known >= f.Since && d.due(f)
+		return done && fact.Target == target && fact.Store == m.Store && fact.Known >= f.Since && d.due(f) && len(before.lostOf(f)) == 0
 	})
-	return len(d.Movement.Filling) < before
+	return d.unaccept() || len(d.Movement.Filling) < len(before.Movement.Filling)
 }
 
 // waive drops the fills of removed members.

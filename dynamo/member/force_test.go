@@ -92,6 +92,13 @@ func TestForce(t *testing.T) {
 				t.Errorf("version %d after %d", out.Version, c.from.Version)
 			}
 			out = ended(t, out)
+			for _, l := range out.Losses() {
+				had := out.Reading(l.Partition).Primaries(l.Partition, 3)
+				if slices.ContainsFunc(had, func(id dynamo.NodeID) bool { return slices.Contains(nodes(c.left), id) && !slices.Contains(l.Waiting, id) }) {
+					t.Errorf("%+v is lost, and %v had it", l, had)
+				}
+			}
+			out = givenUp(t, out)
 			for _, id := range nodes(c.lost) {
 				if m, _ := out.Member(id); m.Status != Gone || !m.Out() || out.Settled.Has(id) {
 					t.Errorf("%s is %v in the end", id, m)

@@ -34,6 +34,7 @@ func (d Document) LoseReplica(p dynamo.Partition, node dynamo.NodeID, store Stor
 		return d, fmt.Errorf("%w: %s is no replica of partition %d", ErrPlanChanged, node, p)
 	}
 	before, lacks := d.Filling(p, node)
+	f.Emptied = before.empty()
 	if lacks && before.Since > known {
 		return d, nil
 	}

@@ -57,6 +57,12 @@ type Fill struct {
 	// Since is the version of the document in which the node said that it has lost the
 	// replica (LoseReplica): what it or others know by an older one is of before. 0: never.
 	Since uint64
+	// Emptied: the node's disk had been lost before Since, too, and what it had to take from
+	// others was not complete.
+	Emptied bool
+	// Accepted has the bit n set when an operator has accepted that no replica is left that has the
+	// data of keys with n replicas (AcceptLoss).
+	Accepted uint32
 }
 
 func (m Movement) equal(o Movement) bool {

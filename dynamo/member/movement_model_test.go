@@ -9,6 +9,8 @@ import (
 	"slices"
 
 	"github.com/dynactor/dynactor/dynamo"
+	"github.com/dynactor/dynactor/dynamo/bucket"
+	"github.com/dynactor/dynactor/dynamo/quorum"
 	"github.com/dynactor/dynactor/dynamo/ring"
 )
 
@@ -39,12 +41,12 @@ type moving struct {
 	broken  string
 }
 
-type modelCounts struct{ writes, joint, reads, refused, switches, settled, lost, removed, damaged int }
+type modelCounts struct{ writes, joint, reads, refused, switches, settled, lost, removed, damaged, accepted int }
 
 func (c *modelCounts) add(o modelCounts) {
 	c.writes, c.joint, c.reads, c.refused = c.writes+o.writes, c.joint+o.joint, c.reads+o.reads, c.refused+o.refused
 	c.switches, c.settled, c.lost, c.removed = c.switches+o.switches, c.settled+o.settled, c.lost+o.lost, c.removed+o.removed
-	c.damaged += o.damaged
+	c.damaged, c.accepted = c.damaged+o.damaged, c.accepted+o.accepted
 }
 
 type movingNode struct {
@@ -89,7 +91,9 @@ func newMoving(seed uint64, bug string) *moving {
 	q := [][3]int{{3, 2, 2}, {3, 2, 2}, {3, 2, 2}, {3, 1, 3}, {3, 3, 1}, {2, 1, 2}, {2, 2, 1}, {5, 3, 3}, {5, 4, 2}, {1, 1, 1}}[w.r.IntN(10)]
 	w.n, w.R, w.W = q[0], q[1], q[2]
 	w.still, w.slow = w.W > 1 && w.r.IntN(4) == 0, w.r.IntN(3) == 0
-	f := Founding{ClusterID: ClusterID{1}, ClusterName: "test", Partitions: modelPartitions}
+	b := Bucket{Name: "of the key", Properties: bucket.Default()}
+	b.Properties.Quorum = quorum.Params{N: w.n, R: w.R, W: w.W}
+	f := Founding{ClusterID: ClusterID{1}, ClusterName: "test", Partitions: modelPartitions, Buckets: []Bucket{b}}
 	founders := w.n + w.r.IntN(3)
 	for i := range founders + 2 {
 		id := dynamo.NodeID(rune('a' + i))
@@ -461,6 +465,21 @@ func (w *moving) giveUp(n *movingNode) {
 	case next.Version > w.newest().Version:
 		w.publish("loss of the replica on "+string(n.id), next)
 	}
+}
+
+// accept is an operator who gives up what is lost.
+func (w *moving) accept() {
+	d := w.newest()
+	if len(d.Losses()) == 0 {
+		return
+	}
+	next, err := d.AcceptLoss(nil, d.Version)
+	if err != nil {
+		w.fail("a loss is not accepted: %v", err)
+		return
+	}
+	w.counts.accepted++
+	w.publish("loss accepted", next)
 }
 
 func (w *moving) takeOver(n *movingNode) {

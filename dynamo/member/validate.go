@@ -129,7 +129,7 @@ func (d Document) checkMovement(add addFunc) {
 	}
 	for i, f := range m.Filling {
 		_, known := d.Member(f.Node)
-		if f.Partition >= q || !known || i > 0 && compareFills(m.Filling[i-1], f) >= 0 || !f.Whole && !d.lacksNew(f) || f.Since > d.Version {
+		if f.Partition >= q || !known || i > 0 && compareFills(m.Filling[i-1], f) >= 0 || !f.Whole && !d.lacksNew(f) || f.Since > d.Version || f.Emptied && f.Since == 0 || f.Accepted&^allSizes != 0 {
 			add(ErrMovement, "partition %d of %d is filled on %q", f.Partition, q, f.Node)
 		}
 	}
