@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -307,16 +308,48 @@ func TestFillOfStaleSource(t *testing.T) {
 	x.done()
 }
 
-// TestFillWithoutSources: a node whose disk was lost and that is alone has nothing
-// to wait for.
+// TestFillWithoutSources: what a node whose disk was lost and that is alone lacks is nowhere. It says so,
+// once, and waits until an operator accepts that.
 func TestFillWithoutSources(t *testing.T) {
 	doc := documentOf(t, setup{nodes: 1, partitions: 2})
 	doc.Movement.Filling = []member.Fill{{Partition: 1, Node: "n1", Whole: true}}
-	r := start(t, setup{nodes: 1, partitions: 2, document: func(member.Document) member.Document { return doc }})
-	actortest.Eventually(t, "it is filled", func() bool {
+	log := &lockedBuffer{}
+	r := start(t, setup{nodes: 1, partitions: 2, document: func(member.Document) member.Document { return doc }, change: func(c *Config) {
+		c.Log = slog.New(slog.NewTextHandler(log, nil))
+	}})
+	actortest.Eventually(t, "it has taken what is left", func() bool {
 		_, got := r.s.filledFacts()
 		return slices.Equal(got, []dynamo.Partition{1})
 	})
+	ask := func(version uint64, partitions ...uint32) (member.Document, *messages.Failure) {
+		return r.operate(&messages.ClusterRequest{Operation: messages.OperationAcceptLoss, Version: version, Partitions: partitions, TimeoutMs: 2000})
+	}
+	for what, f := range map[string]func() (member.Document, *messages.Failure){
+		"an older version":     func() (member.Document, *messages.Failure) { return ask(0) },
+		"one that is not lost": func() (member.Document, *messages.Failure) { return ask(1, 0) },
+		"no partition":         func() (member.Document, *messages.Failure) { return ask(1, 2) },
+		"no number of one":     func() (member.Document, *messages.Failure) { return ask(1, 1<<31) },
+	} {
+		if _, failure := f(); failure == nil || failure.GetText() == "" {
+			t.Errorf("%s: %v", what, failure)
+		}
+	}
+	// Another version of the document, so that the movement was looked at again.
+	created, f := r.operate(creating("b"))
+	if f != nil || len(created.Movement.Filling) != 1 {
+		t.Fatalf("%+v, %v", created.Movement, f)
+	}
+	h := r.node.Health()
+	if !h.Ready || h.Lost == nil || !slices.Equal(h.Lost.Partitions, []dynamo.Partition{1}) || !strings.Contains(h.Lost.Do, acceptCommand) {
+		t.Errorf("health: %+v", h)
+	}
+	if n := strings.Count(log.String(), "no replica is left"); n != 1 {
+		t.Errorf("told %d times", n)
+	}
+	if given, f := ask(created.Version); f != nil || len(given.Losses()) != 0 {
+		t.Fatalf("%+v, %v", given.Movement, f)
+	}
+	actortest.Eventually(t, "the fill is over", func() bool { return len(r.s.Document().Movement.Filling) == 0 && r.node.Health().Lost == nil })
 }
 
 // TestWhenToFill: a partition of a lost disk is filled at once, unless the node is

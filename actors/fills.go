@@ -100,21 +100,6 @@ func (s *Services) streamsOf(doc *member.Document, p dynamo.Partition) []transfe
 	return out
 }
 
-// unsourced are the n of which no other replica of the partition has the data any
-// more, and those replicas: a fill has nothing to wait for.
-func (s *Services) unsourced(doc *member.Document, p dynamo.Partition) map[int][]dynamo.NodeID {
-	f, _ := doc.Filling(p, s.Self)
-	out := map[int][]dynamo.NodeID{}
-	from, to := doc.FillRange(f)
-	for n := from; n <= to; n++ {
-		others := slices.DeleteFunc(doc.Reading(p).Primaries(p, n), func(x dynamo.NodeID) bool { return x == s.Self })
-		if len(others) > 0 && len(doc.Sources(f, n)) == 0 {
-			out[n] = others
-		}
-	}
-	return out
-}
-
 // filling is the partition's fill, from the start if the last one was for something
 // else.
 func (t *transfersActor) filling(doc *member.Document, p dynamo.Partition) *filling {
@@ -157,9 +142,6 @@ func (t *transfersActor) filled(ctx actor.Context, m *fillEnded) {
 		return // begun again, or gone on with
 	}
 	delete(t.fills, p)
-	for n, lost := range t.s.unsourced(doc, p) {
-		t.s.Log.Error("no replica is left that has the data", slog.Uint64("partition", uint64(p)), slog.Int("n", n), slog.Any("replicas", lost))
-	}
 	t.s.filled.add(m.of.target, p, m.of.since)
 	t.s.Counters.Filled.Add(uint64(m.outcome.Merged))
 	t.s.Log.Info("partition filled", slog.Uint64("partition", uint64(p)), slog.Int("records", m.outcome.Merged), slog.Int("damaged", m.outcome.Damaged))

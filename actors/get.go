@@ -179,7 +179,7 @@ func (a *getActor) replied(r request.Result) {
 		a.reply(&messages.GetReply{Context: a.context(r.Record)})
 	case request.Unavailable:
 		a.s.Counters.GetsFailed.Add(1)
-		a.reply(unavailable(r))
+		a.reply(a.whyLost(unavailable(r)))
 	case request.Outdated:
 		if !a.outdated(r) {
 			a.s.Counters.GetsFailed.Add(1)

@@ -258,6 +258,7 @@ func (m *membershipActor) enforce(ctx actor.Context, doc member.Document) {
 		return // the actor has restarted, and what it had learned is on its way to the disk
 	}
 	m.tellForced(m.s.Document(), &doc)
+	m.tellLost(m.s.Document(), &doc)
 	m.s.enforce(doc)
 	m.s.OnDocument(doc)
 	ctx.Send(on(m.s.Self, nameVnodes), &document{doc: doc})

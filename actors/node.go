@@ -108,6 +108,8 @@ type Health struct {
 	Hints HintCount `json:"hints"`
 	// Damage is what could not be read of the store.
 	Damage Damage `json:"damage"`
+	// Lost is what no replica of the cluster has any more, nil if nothing.
+	Lost *Lost `json:"lost,omitempty"`
 }
 
 // Health tells how the node is right now.
@@ -123,7 +125,7 @@ func (s *Services) health() (Health, <-chan struct{}) {
 	up, all, problem, changed := s.vnodes.serving()
 	h := Health{Serving: up, Partitions: all, Hints: s.hints.count()}
 	doc := s.Document()
-	h.Damage = s.damage(doc)
+	h.Damage, h.Lost = s.damage(doc), lost(doc)
 	if doc != nil {
 		// Vnodes that are still to be started have no row.
 		h.Partitions = max(all, len(doc.Vnodes(s.Self)))

@@ -78,6 +78,8 @@ func (m *membershipActor) operation(r *messages.ClusterRequest) (*change, error)
 		return &change{what: "stage " + c.String(), make: func(d member.Document) (member.Document, error) { return d.Stage(c) }}, err
 	case messages.OperationForce:
 		return m.forcing(r)
+	case messages.OperationAcceptLoss:
+		return m.accepting(r)
 	case messages.OperationClear:
 		return &change{what: "clear", make: member.Document.Clear}, nil
 	case messages.OperationCommit:

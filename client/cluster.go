@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -72,6 +73,20 @@ func (c *Cluster) Commit(ctx context.Context, version uint64) (ClusterStatus, er
 // it fails, and is not needed: stage their removal.
 func (c *Cluster) Force(ctx context.Context, lost ...string) (ClusterStatus, error) {
 	return c.do(ctx, &messages.ClusterRequest{Operation: messages.OperationForce, Lost: lost})
+}
+
+// AcceptLoss gives up what no replica has any more of the partitions, of all that are lost if none is
+// named (member.Document.Losses), if the cluster is still at the version of the document in which they were looked at; else
+// ErrChanged: look again. Keys of which a copy comes to light later are there again.
+func (c *Cluster) AcceptLoss(ctx context.Context, version uint64, partitions ...int) (ClusterStatus, error) {
+	m := &messages.ClusterRequest{Operation: messages.OperationAcceptLoss, Version: version}
+	for _, p := range partitions {
+		if p < 0 || p > math.MaxUint32 {
+			return ClusterStatus{}, &Error{Kind: ErrInvalid, Text: fmt.Sprintf("partition %d", p)}
+		}
+		m.Partitions = append(m.Partitions, uint32(p))
+	}
+	return c.do(ctx, m)
 }
 
 // Join has the connected node, which must be in no cluster, ask the cluster of its

@@ -28,6 +28,7 @@ type clusterCmd struct {
 	Join        clusterJoinCmd       `cmd:"" help:"Have a node that is in no cluster (--node) ask to be staged once more."`
 	Leave       clusterLeaveCmd      `cmd:"" help:"Stage a member to hand over what it holds and leave."`
 	Remove      clusterRemoveCmd     `cmd:"" help:"Stage the removal of members that are dead for good; with --force, remove them at once without a majority."`
+	AcceptLoss  clusterAcceptCmd     `cmd:"" help:"Give up what no replica has any more; see status."`
 	Replace     clusterReplaceCmd    `cmd:"" help:"Stage a node that is staged to join to take a member's places."`
 	SetCapacity clusterCapacityCmd   `cmd:"" help:"Stage another capacity of a member."`
 	SetZone     clusterZoneCmd       `cmd:"" help:"Stage another zone of a member."`
@@ -113,6 +114,7 @@ func (c *clusterStatusCmd) Run(s *streams) error {
 		fmt.Fprintln(w)
 		showForced(w, &status.Document)
 		showMovement(w, &status.Document)
+		showLosses(w, status.Document.Losses())
 		if len(status.Document.Staged) > 0 {
 			return showStaged(w, status)
 		}

@@ -147,6 +147,13 @@ type forcedJSON struct {
 	Lost    []dynamo.NodeID `json:"lost"`
 }
 
+// lossJSON is a partition's loss for scripts.
+type lossJSON struct {
+	Partition dynamo.Partition `json:"partition"`
+	N         []int            `json:"n"`
+	Waiting   []dynamo.NodeID  `json:"waiting"`
+}
+
 // statusJSON is the cluster for scripts.
 func statusJSON(status client.ClusterStatus) any {
 	d := &status.Document
@@ -159,6 +166,7 @@ func statusJSON(status client.ClusterStatus) any {
 		Members []memberJSON   `json:"members"`
 		Staged  []string       `json:"staged"`
 		Forced  []forcedJSON   `json:"forced,omitempty"`
+		Lost    []lossJSON     `json:"lost,omitempty"`
 	}{Cluster: d.ClusterName, Version: d.Version, Asked: status.Asked, Moving: d.Unfinished(), Phases: map[string]int{}, Staged: []string{}}
 	for p := range d.Settled.Partitions() {
 		out.Phases[d.Phase(dynamo.Partition(p)).String()]++
@@ -186,6 +194,9 @@ func statusJSON(status client.ClusterStatus) any {
 	}
 	for _, f := range d.Forced {
 		out.Forced = append(out.Forced, forcedJSON(f))
+	}
+	for _, l := range d.Losses() {
+		out.Lost = append(out.Lost, lossJSON(l))
 	}
 	return out
 }

@@ -47,15 +47,8 @@ var errNotConfirmed = errors.New("not confirmed; nothing was changed")
 
 func (c *clusterRemoveCmd) force(s *streams) error {
 	fmt.Fprintf(s.err, forceWarning, strings.Join(c.Names, ", "))
-	if !c.Yes {
-		fmt.Fprint(s.err, "Type yes to go on: ")
-		line, err := bufio.NewReader(io.LimitReader(s.in, maxAnswer)).ReadString('\n')
-		if err != nil && !errors.Is(err, io.EOF) {
-			return err
-		}
-		if strings.TrimSpace(line) != "yes" {
-			return errNotConfirmed
-		}
+	if err := confirm(s, c.Yes); err != nil {
+		return err
 	}
 	return c.do(s, func(ctx context.Context, cl *client.Cluster) (client.ClusterStatus, error) {
 		return cl.Force(ctx, c.Names...)
@@ -66,6 +59,22 @@ func (c *clusterRemoveCmd) force(s *streams) error {
 			_, err := fmt.Fprintln(w, "Watch it with node cluster status.")
 			return err
 		})
+}
+
+// confirm asks whether to do what the warning said.
+func confirm(s *streams, yes bool) error {
+	if yes {
+		return nil
+	}
+	fmt.Fprint(s.err, "Type yes to go on: ")
+	line, err := bufio.NewReader(io.LimitReader(s.in, maxAnswer)).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	if strings.TrimSpace(line) != "yes" {
+		return errNotConfirmed
+	}
+	return nil
 }
 
 // maxAnswer is the longest answer to a question in bytes.

@@ -29,7 +29,7 @@ func bit(n int) uint32 { return 1 << n }
 func (d *Document) Losses() []Loss {
 	var out []Loss
 	for _, f := range d.Movement.Filling {
-		lost := d.lostOf(f)
+		lost := d.Lost(f)
 		if len(lost) == 0 {
 			continue
 		}
@@ -45,9 +45,9 @@ func (d *Document) Losses() []Loss {
 	return out
 }
 
-// lostOf are the n for which a fill waits in vain: some bucket has that n, no replica has the
+// Lost are the n for which a fill waits in vain: some bucket has that n, no replica has the
 // data, and nobody has accepted that.
-func (d *Document) lostOf(f Fill) (lost []int) {
+func (d *Document) Lost(f Fill) (lost []int) {
 	gone := d.unsourced(f) &^ f.Accepted
 	if gone == 0 {
 		return nil
@@ -103,7 +103,7 @@ func (d Document) AcceptLoss(partitions []dynamo.Partition, version uint64) (Doc
 	}
 	out := d.successor()
 	for i, f := range d.Movement.Filling {
-		if len(d.lostOf(f)) > 0 && (len(partitions) == 0 || slices.Contains(partitions, f.Partition)) {
+		if len(d.Lost(f)) > 0 && (len(partitions) == 0 || slices.Contains(partitions, f.Partition)) {
 			out.Movement.Filling[i].Accepted |= d.unsourced(f)
 		}
 	}

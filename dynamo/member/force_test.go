@@ -94,7 +94,9 @@ func TestForce(t *testing.T) {
 			out = ended(t, out)
 			for _, l := range out.Losses() {
 				had := out.Reading(l.Partition).Primaries(l.Partition, 3)
-				if slices.ContainsFunc(had, func(id dynamo.NodeID) bool { return slices.Contains(nodes(c.left), id) && !slices.Contains(l.Waiting, id) }) {
+				if slices.ContainsFunc(had, func(id dynamo.NodeID) bool {
+					return slices.Contains(nodes(c.left), id) && !slices.Contains(l.Waiting, id)
+				}) {
 					t.Errorf("%+v is lost, and %v had it", l, had)
 				}
 			}
