@@ -23,34 +23,27 @@ const acceptWarning = `WARNING: this gives up all that was written to these part
 
 // Run says what is lost, asks, and accepts just that.
 func (c *clusterAcceptCmd) Run(s *streams) error {
-	var losses []member.Loss
+	losses, err := c.look()
+	if err != nil {
+		return err
+	}
+	// Who names one that is not lost is told so by the cluster, and not asked before.
+	if len(losses) > 0 && len(losses) >= len(c.Partition) {
+		fmt.Fprint(s.err, acceptWarning)
+		for _, l := range losses {
+			fmt.Fprintln(s.err, " ", describeLoss(l))
+		}
+		if err := confirm(s, c.Yes); err != nil {
+			return err
+		}
+	}
 	return c.do(s, func(ctx context.Context, cl *client.Cluster) (client.ClusterStatus, error) {
 		status, err := cl.Status(ctx)
 		if err != nil {
 			return status, err
 		}
-		d := &status.Document
-		for _, l := range d.Losses() {
-			if len(c.Partition) == 0 || slices.Contains(c.Partition, int(l.Partition)) {
-				losses = append(losses, l)
-			}
-		}
-		// Whoever names one that is not lost is told so by the cluster, before anything is asked.
-		if len(losses) > 0 && len(losses) >= len(c.Partition) {
-			fmt.Fprint(s.err, acceptWarning)
-			for _, l := range losses {
-				fmt.Fprintln(s.err, " ", describeLoss(l))
-			}
-			if err := confirm(s, c.Yes); err != nil {
-				return status, err
-			}
-			// Other changes than of what is lost do not matter to who has said yes.
-			if status, err = cl.Status(ctx); err != nil {
-				return status, err
-			}
-			if now := status.Document.Losses(); !covers(now, losses) {
-				return status, fmt.Errorf("%w: what is lost has changed meanwhile; look at node cluster status, and say it again", member.ErrPlanChanged)
-			}
+		if !covers(status.Document.Losses(), losses) {
+			return status, fmt.Errorf("%w: other data is lost by now; look at node cluster status, and say it again", member.ErrPlanChanged)
 		}
 		partitions := c.Partition
 		if len(partitions) == 0 {
@@ -68,6 +61,22 @@ func (c *clusterAcceptCmd) Run(s *streams) error {
 		_, err := fmt.Fprintln(w, "Watch it with node cluster status.")
 		return err
 	})
+}
+
+// look asks what is lost of the partitions that are named.
+func (c *clusterAcceptCmd) look() (losses []member.Loss, err error) {
+	err = c.one(func(cl *client.Client) error {
+		ctx, cancel := context.WithTimeout(context.Background(), c.Timeout)
+		defer cancel()
+		status, err := cl.Cluster().Status(ctx)
+		for _, l := range status.Document.Losses() {
+			if len(c.Partition) == 0 || slices.Contains(c.Partition, int(l.Partition)) {
+				losses = append(losses, l)
+			}
+		}
+		return err
+	})
+	return losses, err
 }
 
 // covers reports whether of all that is to be given up just that is lost now.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -113,6 +114,10 @@ func TestClusterRefusesNonsense(t *testing.T) {
 		{"cluster commit --version 77", exitFailed, "look at the plan again"},
 		{"cluster clear", exitFailed, "nothing is staged"},
 		{"cluster join", exitFailed, "is in the cluster"},
+		{"cluster accept-loss --yes", exitFailed, "not lost: any partition; there is nothing to accept"},
+		{"cluster accept-loss --partition 0 --yes", exitFailed, "not lost: partition 0; the cluster's status names those that are"},
+		{"cluster accept-loss --partition 9999 --yes", exitFailed, "partition 9999; there are 0 to"},
+		{"cluster accept-loss --partition=-1 --yes", exitFailed, "partition -1"},
 		{"cluster remove n2 --yes", exitUsage, "--yes goes with --force"},
 		{"cluster remove --force --yes", exitUsage, "expected"},
 		{"cluster remove n2 n3 --force", exitFailed, "not confirmed; nothing was changed"},
@@ -179,6 +184,69 @@ func TestRemoveByForce(t *testing.T) {
 		t.Errorf("%+v", status)
 	}
 	must(t, "", append([]string{"bucket", "create", "after"}, at...)...)
+}
+
+// TestAcceptLoss: what only a member had that is removed keeps the ring from moving, which the status says,
+// until an operator gives it up.
+func TestAcceptLoss(t *testing.T) {
+	c := clustertest.Start(t, clustertest.Options{})
+	at := []string{"--cluster=" + c.Name, "--node=" + c.Addresses[0]}
+	with := func(args ...string) []string { return append(args, at...) }
+	must(t, "", with("bucket", "create", "one", "--n", "1", "--r", "1", "--w", "1")...)
+	if err := c.Nodes[2].Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	must(t, "", with("cluster", "remove", "n3")...)
+	must(t, "", with("cluster", "commit")...)
+	eventually := func(what string, args []string, holds func(string) bool) (out string) {
+		t.Helper()
+		for until := time.Now().Add(clustertest.Patience); ; {
+			if out = must(t, "", args...); holds(out) {
+				return out
+			}
+			if time.Now().After(until) {
+				t.Fatalf("%s did not come:\n%s", what, out)
+			}
+		}
+	}
+	type lostStatus struct {
+		Phases map[string]int `json:"partitions"`
+		Lost   []lossJSON     `json:"lost"`
+	}
+	var s lostStatus
+	eventually("all else is moved", with("cluster", "status", "--json"), func(out string) bool {
+		s = lostStatus{}
+		if err := json.Unmarshal([]byte(out), &s); err != nil {
+			t.Fatal(err)
+		}
+		return len(s.Lost) > 1 && s.Phases["joint"] == len(s.Lost)
+	})
+	first := fmt.Sprint("partition ", s.Lost[0].Partition, ", keys of buckets with n = 1; on ", s.Lost[0].Waiting[0])
+	out := must(t, "", with("cluster", "status")...)
+	if !strings.Contains(out, "LOST: no replica is left that has the data of\n  partition") || !strings.Contains(out, first) || !strings.Contains(out, "node cluster accept-loss\n") {
+		t.Errorf("status:\n%s", out)
+	}
+	for _, answer := range []string{"", "no\n", "yess\n"} {
+		r := node(t, answer, with("cluster", "accept-loss")...)
+		if r.code != exitFailed || !strings.Contains(r.err, "WARNING: this gives up") || !strings.Contains(r.err, first) || !strings.Contains(r.err, "not confirmed") {
+			t.Errorf("answered %q: %d, %s", answer, r.code, r.err)
+		}
+	}
+	r := node(t, "yes\n", with("cluster", "accept-loss", "--partition", fmt.Sprint(s.Lost[0].Partition))...)
+	if r.code != exitOK || strings.Count(r.out, "Given up: ") != 1 || !strings.Contains(r.out, "Given up: "+first) || !strings.Contains(r.out, "LOST:") {
+		t.Errorf("one: %d, %s%s", r.code, r.out, r.err)
+	}
+	// The movement goes on meanwhile, so that the version may not be the one that was looked at.
+	for until := time.Now().Add(clustertest.Patience); ; {
+		r = node(t, "", with("cluster", "accept-loss", "--yes")...)
+		if r.code == exitOK || time.Now().After(until) {
+			break
+		}
+	}
+	if r.code != exitOK || strings.Count(r.out, "Given up: ") != len(s.Lost)-1 || strings.Contains(r.out, "LOST:") {
+		t.Errorf("all: %d, %s%s", r.code, r.out, r.err)
+	}
+	eventually("the end", with("cluster", "status"), func(out string) bool { return strings.Contains(out, "Nothing moves.") })
 }
 
 // TestBucketCommands: a bucket is created, changed and listed; n and conflicts stay.

@@ -22,7 +22,7 @@ func (p *plan) loses() bool { return p.loss.every > 0 }
 // drawLoss has stored objects become unreadable. A replica of which nobody else has the data stays as
 // it is, so that there is none where n is 1.
 func drawLoss(p *plan, r *rand.Rand) {
-	if p.properties.Quorum.N > 1 {
+	if p.properties.Quorum.N > 1 && p.move.ruins == 0 {
 		p.loss.every = between(r, 100*time.Millisecond, 2*time.Second)
 	}
 }

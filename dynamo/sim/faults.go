@@ -132,11 +132,14 @@ func (c *cluster) faultDisk(kind faultKind, n *node, lasts time.Duration) {
 			c.forget(n, k)
 		}
 	case faultWipe:
-		if c.plan.moves() {
+		switch {
+		case c.plan.move.ruins > 0:
+			c.ruinSome(k.partition)
+		case c.plan.moves():
 			c.loseDisk(n, lasts)
-			return
+		default:
+			c.wipe(n, lasts)
 		}
-		c.wipe(n, lasts)
 	}
 }
 

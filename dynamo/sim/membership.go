@@ -296,7 +296,7 @@ func (m *membership) lead() {
 		m.version = 0
 		return
 	}
-	if _, changes := d.Advance(m.facts(d)); !changes {
+	if _, changes := m.advance(d); !changes {
 		m.version = 0
 		return
 	}
@@ -313,9 +313,18 @@ func (m *membership) lead() {
 		return
 	}
 	m.propose("movement", func(now member.Document) (member.Document, error) {
-		next, _ := now.Advance(m.facts(now))
+		next, _ := m.advance(now)
 		return next, nil
 	})
+}
+
+func (m *membership) advance(d member.Document) (member.Document, bool) {
+	if m.n.c.mutation == fillUnaccepted {
+		if given, err := d.AcceptLoss(nil, d.Version); err == nil {
+			d.Movement = given.Movement
+		}
+	}
+	return d.Advance(m.facts(d))
 }
 
 // facts are what all nodes say, as far as this one has heard.

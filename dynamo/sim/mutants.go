@@ -120,6 +120,12 @@ func movingMutants() []mutant {
 		{mutation: hideVote, seeds: 20, breaks: []string{"M1", "M3"}, moves: true, shape: strict},
 		{mutation: voteTwice, seeds: 100, breaks: []string{"M1", "M3"}, moves: true, shape: strict},
 		{mutation: useEarly, seeds: 20, breaks: []string{"M2"}, moves: true, shape: strict},
+		{mutation: fillUnaccepted, seeds: 200, breaks: []string{"M8"}, moves: true, shape: ruins},
+		{mutation: acceptSourced, seeds: 300, breaks: []string{"R1", "A1"}, moves: true, shape: func(p *plan) {
+			ruins(p)
+			only(faultWipe, faultCrash, faultIsolate, faultHeal)(p)
+			p.properties.Quorum, p.move.every = quorum.Params{N: 4, R: 1, W: 4}, 50*time.Millisecond
+		}},
 	}
 }
 
@@ -179,6 +185,12 @@ func thin(p *plan) {
 func tightWipes(p *plan) {
 	tight(p)
 	only(faultWipe)(p)
+}
+
+// ruins is tight with partitions that lose the disks of all replicas.
+func ruins(p *plan) {
+	tightWipes(p)
+	p.move.ruins, p.nodes = 3, 6
 }
 
 // lossy has replicas miss writes.

@@ -30,6 +30,9 @@ type Moved struct {
 	// Versions of the document, rings that were settled, disks that were lost and
 	// taken over, members that were removed as dead.
 	Versions, Rings, TakeOvers, Removals int
+	// Ruins are disks that were lost while others were made up for, Accepted the fills whose losses
+	// operators have accepted.
+	Ruins, Accepted int
 	// Replans are requests that a replica refused as planned with an old document.
 	Replans int
 }
@@ -38,6 +41,7 @@ type Moved struct {
 func (m *Moved) Add(o Moved) {
 	m.Versions, m.Rings, m.TakeOvers = m.Versions+o.Versions, m.Rings+o.Rings, m.TakeOvers+o.TakeOvers
 	m.Removals, m.Replans = m.Removals+o.Removals, m.Replans+o.Replans
+	m.Ruins, m.Accepted = m.Ruins+o.Ruins, m.Accepted+o.Accepted
 }
 
 var errPolicy = errors.New("sim: the operators want more members")
@@ -54,7 +58,7 @@ func (c *cluster) operate() {
 func (c *cluster) act(i int) {
 	every := c.plan.move.every
 	if c.calm {
-		if !c.undone() {
+		if !c.undone() && !c.lacking() {
 			return
 		}
 		every = min(every, 300*time.Millisecond)
@@ -65,6 +69,13 @@ func (c *cluster) act(i int) {
 		return
 	}
 	m, d := via.members, *via.inForce
+	if len(d.Losses()) > 0 && (c.calm || chance(c.random.move, 0.3)) {
+		m.propose("accept", func(now member.Document) (member.Document, error) { return c.accept(now, d.Version) })
+		return
+	}
+	if c.calm && !c.undone() {
+		return
+	}
 	switch x := c.random.move.Float64(); {
 	case len(d.Staged) > 0 && x < 0.1:
 		m.propose("clear", func(now member.Document) (member.Document, error) { return now.Clear() })
@@ -75,6 +86,14 @@ func (c *cluster) act(i int) {
 			m.propose("stage "+change.String(), func(now member.Document) (member.Document, error) { return now.Stage(change) })
 		}
 	}
+}
+
+// lacking reports whether something may be found to be lost yet.
+func (c *cluster) lacking() bool {
+	return c.plan.move.ruins > 0 && (c.doc.Unfinished() || slices.ContainsFunc(c.nodes, func(n *node) bool {
+		x, known := c.doc.Member(n.id)
+		return known && !x.Out() && x.Store != n.store
+	}))
 }
 
 // undone reports whether a dead member was not removed yet, or too few are left.
@@ -323,6 +342,7 @@ func (c *cluster) decided(by *node, d member.Document) {
 	before := c.doc
 	c.doc = d
 	c.count(before, d)
+	c.check.losses(before, d)
 	c.tracef("version %d by %s: target %d, %+v, staged %v", d.Version, by.id, d.Target(), d.Movement, d.Staged)
 	hole := c.move.hole
 	if hole == "" {

@@ -70,7 +70,7 @@ func drawReap(p *plan, r *rand.Rand) {
 	p.fault.every = max(p.fault.every, between(r, 200*time.Millisecond, 2*time.Second))
 	if p.moves() {
 		p.move.every = max(p.move.every, h.pause+scale(3*r.Float64(), h.pause))
-		if p.fault.weights[faultWipe] > 0 && chance(r, 0.5) {
+		if p.fault.weights[faultWipe] > 0 && p.move.ruins == 0 && chance(r, 0.5) {
 			h.restores = 2 * time.Second
 		}
 		return

@@ -19,6 +19,8 @@ type movePlan struct {
 	// deaf is how much longer what concerns the document takes to reach one of the
 	// founders: it goes by old ones for a while.
 	deaf time.Duration
+	// ruins is how many replicas of a partition may lose their disks, one while the other is filled.
+	ruins int
 	// Weights of what they do.
 	join, leave, remove, replace, capacity float64
 }
@@ -65,5 +67,8 @@ func drawMove(p *plan, r *rand.Rand) {
 	p.load.think = between(r, 10*time.Millisecond, 80*time.Millisecond)
 	if chance(r, 0.3) {
 		w.deaf = between(r, 0, time.Second)
+	}
+	if p.fault.weights[faultWipe] > 0 && chance(r, 0.4) {
+		w.ruins, w.remove = q[0], 0
 	}
 }

@@ -50,6 +50,8 @@
 //	M5   a fill is given all that its source had taken before
 //	M6   what lies on a node that is gone, or at rest, is its own
 //	M7   no request is served that was planned before its partition moved
+//	M8   a replica of which nobody has the data is filled only when an operator has accepted
+//	     that, and only what copies were destroyed of is ever to be accepted
 //
 // In some of those, blocks of stored objects become unreadable, of several replicas at a time: a
 // replica that meets one is suspect, given up by the document, renewed with what can be read, and filled
@@ -262,6 +264,10 @@ const (
 	lostCounts
 	// filledBefore takes a fill of before a loss for one of after it.
 	filledBefore
+	// fillUnaccepted takes a fill for complete of which nobody has the data, and no operator has accepted
+	// that; acceptSourced has an acceptance count also for an n of which somebody has the data.
+	fillUnaccepted
+	acceptSourced
 	mutations
 )
 
@@ -272,7 +278,7 @@ var mutationNames = [...]string{
 	"keepIncarnation", "writeOnce", "readNext", "unfilledCount", "fillOne", "fillNothing", "fillEarly", "giveUnaware", "doneUnknown", "serveStale", "lostNotFilled", "dropMisplaced", "dropHomeless", "forgetPromise", "voteEarly", "hideVote", "voteTwice",
 	"useEarly", "takeOld", "dateSent", "oneRound", "noPause", "absentIsClear", "hintsUnseen", "misplacedUnseen", "restartUnseen", "heldEarly",
 	"reapMoving", "dropUnchecked", "noSkew", "expireAlone", "expiryRenewed", "exchangeOverwrites", "treeKeepsDropped", "equalIsFilled", "serveRestored",
-	"dropAlone", "salvageNothing", "dropKeepsName", "lostCounts", "filledBefore",
+	"dropAlone", "salvageNothing", "dropKeepsName", "lostCounts", "filledBefore", "fillUnaccepted", "acceptSourced",
 }
 
 // String is the mutation's name in test output.

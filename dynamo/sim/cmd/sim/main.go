@@ -45,8 +45,8 @@ func main() {
 	default:
 		t.runAll(*from, *seeds)
 	}
-	fmt.Printf("sim: moving seeds=%d versions=%d rings=%d take-overs=%d removals=%d replanned=%d\n",
-		t.moving, t.moved.Versions, t.moved.Rings, t.moved.TakeOvers, t.moved.Removals, t.moved.Replans)
+	fmt.Printf("sim: moving seeds=%d versions=%d rings=%d take-overs=%d removals=%d ruins=%d accepted-losses=%d replanned=%d\n",
+		t.moving, t.moved.Versions, t.moved.Rings, t.moved.TakeOvers, t.moved.Removals, t.moved.Ruins, t.moved.Accepted, t.moved.Replans)
 	fmt.Printf("sim: healing seeds=%d exchanges=%d mended=%d reaps=%d amid-faults=%d put-off=%d reaped=%d refused=%d restored=%d lost-replicas=%d renewed=%d\n",
 		t.healing, t.healed.Exchanges, t.healed.Mended, t.healed.Reaps, t.healed.Amid, t.healed.PutOff, t.healed.Reaped, t.healed.Refused, t.healed.Restored,
 		t.healed.Lost, t.healed.Renewed)

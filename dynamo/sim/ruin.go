@@ -1,0 +1,110 @@
+package sim
+
+import (
+	"slices"
+	"time"
+
+	"github.com/dynactor/dynactor/dynamo"
+	"github.com/dynactor/dynactor/dynamo/member"
+)
+
+// ruinSome has the disks of the first replicas of a partition get lost, each as soon as the one before
+// is taken over, so that no replica is filled in between.
+func (c *cluster) ruinSome(p dynamo.Partition) {
+	list := c.doc.Reading(p).Primaries(p, 1+c.random.fault.IntN(c.plan.move.ruins))
+	c.ruin(list, 0)
+}
+
+// ruin has the disk of the first node get lost, and later those of the others.
+func (c *cluster) ruin(list []dynamo.NodeID, waited time.Duration) {
+	const pause = 5 * time.Millisecond
+	if len(list) == 0 || c.calm || waited > time.Second {
+		return
+	}
+	n := c.node(list[0])
+	if x, known := c.doc.Member(n.id); !known || x.Out() || x.Removed || x.Store != n.store || n.off || !n.up || !c.outlived(n) {
+		c.after(pause, func() { c.ruin(list, waited+pause) })
+		return
+	}
+	c.tracef("the disk of %s is lost, and %v are next", n.id, list[1:])
+	n.crash(0)
+	for i := range c.keys {
+		c.check.destroy(n, &c.keys[i])
+	}
+	n.empty()
+	c.check.ruined()
+	c.move.Ruins++
+	c.after(pause, n.start)
+	c.after(pause, func() { c.ruin(list[1:], 0) })
+}
+
+// ruined excuses the writes of which no replica that reads ask has a copy on its disk any more.
+func (h *checker) ruined() {
+	for i := range h.c.keys {
+		for _, w := range h.ledger(&h.c.keys[i]).acked {
+			w.excused = w.excused || !h.heldForReads(&h.c.keys[i], w)
+		}
+	}
+}
+
+// heldForReads reports whether a replica that reads ask has a write on its disk.
+func (h *checker) heldForReads(k *keyInfo, w *put) bool {
+	list := h.c.doc.Reading(k.partition).Primaries(k.partition, h.c.plan.properties.Quorum.N)
+	return slices.ContainsFunc(list, func(id dynamo.NodeID) bool { return h.c.node(id).holds(k, w.dot, true) })
+}
+
+// accept is an operator's acceptance of all that is lost.
+func (c *cluster) accept(now member.Document, version uint64) (member.Document, error) {
+	out, err := now.AcceptLoss(nil, version)
+	if err == nil && c.mutation == acceptSourced {
+		out.Movement.Filling = slices.DeleteFunc(slices.Clone(out.Movement.Filling), func(f member.Fill) bool {
+			return f.Accepted != 0 && sourced(&now, f, c.plan.properties.Quorum.N)
+		})
+	}
+	return out, err
+}
+
+// losses is M8: a fill of which there was no source is over only if its loss was accepted before; and
+// what is accepted was destroyed.
+func (h *checker) losses(before, d member.Document) {
+	q := h.c.plan.properties.Quorum.N
+	for _, f := range before.Movement.Filling {
+		now, waits := d.Filling(f.Partition, f.Node)
+		if now.Accepted&^f.Accepted != 0 {
+			h.c.move.Accepted++
+		}
+		x, known := d.Member(f.Node)
+		from, to := before.FillRange(f)
+		if !known || x.Out() || x.Removed || q < from || to < q || sourced(&before, f, q) {
+			continue
+		}
+		accepted := f.Accepted>>q&1 != 0
+		if !waits && !accepted {
+			h.c.fail("M8", "version %d: %s is filled with partition %d, of which nobody has the data", d.Version, f.Node, f.Partition)
+		}
+		if now.Accepted>>q&1 != 0 && !accepted && !h.harmed(f.Partition) {
+			h.c.fail("M8", "version %d: the loss of partition %d is accepted, and no copy was destroyed", d.Version, f.Partition)
+		}
+	}
+}
+
+// sourced reports whether some replica has the data that a fill lacks: its disk was not lost, or it was
+// filled since.
+func sourced(d *member.Document, f member.Fill, n int) bool {
+	return f.Since > 0 || slices.ContainsFunc(d.Reading(f.Partition).Primaries(f.Partition, n), func(id dynamo.NodeID) bool {
+		x, known := d.Member(id)
+		lack, lacks := d.Filling(f.Partition, id)
+		return known && !x.Removed && id != f.Node && (!lacks || !lack.Whole || lack.Since > 0)
+	})
+}
+
+// harmed reports whether the ledgers know, of each acknowledged write of the partition that is gone, that
+// a copy was destroyed.
+func (h *checker) harmed(p dynamo.Partition) bool {
+	return !slices.ContainsFunc(h.c.sorted[p], func(k *keyInfo) bool {
+		l := h.ledger(k)
+		return !l.harmed() && slices.ContainsFunc(l.acked, func(w *put) bool {
+			return !w.excused && !l.doomed.Covers(w.dot) && !h.heldForReads(k, w)
+		})
+	})
+}
