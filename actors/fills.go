@@ -144,6 +144,10 @@ func (t *transfersActor) filled(ctx actor.Context, m *fillEnded) {
 	delete(t.fills, p)
 	t.s.filled.add(m.of.target, p, m.of.since)
 	t.s.Counters.Filled.Add(uint64(m.outcome.Merged))
-	t.s.Log.Info("partition filled", slog.Uint64("partition", uint64(p)), slog.Int("records", m.outcome.Merged), slog.Int("damaged", m.outcome.Damaged))
+	what := "partition filled"
+	if lack, _ := doc.Filling(p, t.s.Self); doc.Lost(lack) {
+		what = "what is left of a partition was taken"
+	}
+	t.s.Log.Info(what, slog.Uint64("partition", uint64(p)), slog.Int("records", m.outcome.Merged), slog.Int("damaged", m.outcome.Damaged))
 	ctx.Send(on(t.s.Self, nameMembership), &factsChanged{})
 }

@@ -67,9 +67,7 @@ func (m *membershipActor) accepting(r *messages.ClusterRequest) (*change, error)
 // whyLost adds to what keeps a read from being answered that its partition's data is lost.
 func (a *getActor) whyLost(f *messages.Failure) *messages.Failure {
 	doc, p := a.s.Document(), a.plan.partition
-	if doc != nil && slices.ContainsFunc(doc.Losses(), func(l member.Loss) bool {
-		return l.Partition == p && slices.Contains(l.N, a.plan.params.N)
-	}) {
+	if doc != nil && doc.LostFor(p, a.plan.params.N) {
 		f.Text += fmt.Sprintf("; no replica is left that has the data of partition %d: %s", p, acceptCommand)
 	}
 	return f

@@ -28,9 +28,10 @@ func bit(n int) uint32 { return 1 << n }
 // Losses are all that was lost and not accepted yet, by partition.
 func (d *Document) Losses() []Loss {
 	var out []Loss
+	sizes := d.sizeBits()
 	for _, f := range d.Movement.Filling {
-		lost := d.Lost(f)
-		if len(lost) == 0 {
+		lost := d.unsourced(f, sizes&^f.Accepted)
+		if lost == 0 {
 			continue
 		}
 		if len(out) == 0 || out[len(out)-1].Partition != f.Partition {
@@ -38,35 +39,44 @@ func (d *Document) Losses() []Loss {
 		}
 		l := &out[len(out)-1]
 		l.Waiting = append(l.Waiting, f.Node)
-		l.N = append(l.N, lost...)
-		slices.Sort(l.N)
-		l.N = slices.Compact(l.N)
+		for n := range quorum.MaxN + 1 {
+			if i, has := slices.BinarySearch(l.N, n); !has && lost&bit(n) != 0 {
+				l.N = slices.Insert(l.N, i, n)
+			}
+		}
 	}
 	return out
 }
 
-// Lost are the n for which a fill waits in vain: some bucket has that n, no replica has the
-// data, and nobody has accepted that.
-func (d *Document) Lost(f Fill) (lost []int) {
-	gone := d.unsourced(f) &^ f.Accepted
-	if gone == 0 {
-		return nil
-	}
-	for _, n := range d.sizes() {
-		if gone&bit(n) != 0 && !slices.Contains(lost, n) {
-			lost = append(lost, n)
-		}
-	}
-	slices.Sort(lost)
-	return lost
+// Lost reports whether a fill waits in vain: some bucket has an n of which no replica has the data, and
+// nobody has accepted that.
+func (d *Document) Lost(f Fill) bool { return d.unsourced(f, d.sizeBits()&^f.Accepted) != 0 }
+
+// LostFor reports whether the data of the partition's keys with n replicas is lost, and nobody has accepted
+// that.
+func (d *Document) LostFor(p dynamo.Partition, n int) bool {
+	return slices.ContainsFunc(d.Movement.Filling, func(f Fill) bool {
+		return f.Partition == p && d.unsourced(f, bit(n)&^f.Accepted) != 0
+	})
 }
 
-// unsourced marks the n of a fill of which nobody has the data: there is no source, or all have
+// sizeBits marks the n that buckets have.
+func (d *Document) sizeBits() (out uint32) {
+	for _, n := range d.sizes() {
+		out |= bit(n)
+	}
+	return out
+}
+
+// unsourced marks those of the given n of a fill of which nobody has the data: there is no source, or all have
 // lost their disks, too, and have nothing but what was written since. A replica that could not read some of its
 // data has the rest: it fills others, and is itself content with sources that have lost their disks.
-func (d *Document) unsourced(f Fill) (out uint32) {
+func (d *Document) unsourced(f Fill, of uint32) (out uint32) {
 	from, to := d.FillRange(f)
 	for n := from; n <= to; n++ {
+		if of&bit(n) == 0 {
+			continue
+		}
 		sources := d.Sources(f, n)
 		has := func(node dynamo.NodeID) bool {
 			lack, _ := d.Filling(f.Partition, node)
@@ -103,8 +113,8 @@ func (d Document) AcceptLoss(partitions []dynamo.Partition, version uint64) (Doc
 	}
 	out := d.successor()
 	for i, f := range d.Movement.Filling {
-		if len(d.Lost(f)) > 0 && (len(partitions) == 0 || slices.Contains(partitions, f.Partition)) {
-			out.Movement.Filling[i].Accepted |= d.unsourced(f)
+		if d.Lost(f) && (len(partitions) == 0 || slices.Contains(partitions, f.Partition)) {
+			out.Movement.Filling[i].Accepted |= d.unsourced(f, allSizes)
 		}
 	}
 	return out, out.Validate()
@@ -118,7 +128,7 @@ func (d *Document) unaccept() (changed bool) {
 		if f.Accepted == 0 {
 			continue
 		}
-		left := f.Accepted & d.unsourced(*f)
+		left := d.unsourced(*f, f.Accepted)
 		changed = changed || left != f.Accepted
 		f.Accepted = left
 	}

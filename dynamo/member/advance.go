@@ -58,7 +58,7 @@ func (d *Document) filled(facts map[dynamo.NodeID]Facts) bool {
 		}
 		fact := facts[f.Node]
 		_, done := slices.BinarySearch(fact.Filled, f.Partition)
-		return done && fact.Target == target && fact.Store == m.Store && fact.Known >= f.Since && d.due(f) && len(before.Lost(f)) == 0
+		return done && fact.Target == target && fact.Store == m.Store && fact.Known >= f.Since && d.due(f) && !before.Lost(f)
 	})
 	return d.unaccept() || len(d.Movement.Filling) < len(before.Movement.Filling)
 }

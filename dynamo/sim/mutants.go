@@ -144,7 +144,7 @@ func strict(p *plan) {
 	p.nodes, p.spares, p.load.keys = 4, 0, min(p.load.keys, 2)
 	p.properties.Quorum = quorum.Params{N: 3, R: 2, W: 2}
 	p.move.every = min(p.move.every, 300*time.Millisecond)
-	p.move.join, p.move.leave, p.move.replace, p.move.capacity, p.move.remove = 1, 0.6, 0.6, 0.6, 0
+	p.move.join, p.move.leave, p.move.replace, p.move.capacity, p.move.remove, p.move.ruins = 1, 0.6, 0.6, 0.6, 0, 0
 	p.load.think = 15 * time.Millisecond
 }
 

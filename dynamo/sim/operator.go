@@ -278,15 +278,7 @@ func (c *cluster) mayLose(n *node) bool {
 // version in force, of those that nodes still go by, who may have to decide on the next
 // one without it, and of any that may come after.
 func (c *cluster) outlived(n *node) bool {
-	enough := func(d member.Document) bool {
-		left := 0
-		for _, id := range d.Voters() {
-			if x, _ := d.Member(id); id != n.id && !c.move.dead[id] && x.Store == c.node(id).store {
-				left++
-			}
-		}
-		return left >= member.Majority(len(d.Voters()))
-	}
+	enough := func(d member.Document) bool { return c.decides(d, n) }
 	for _, o := range c.nodes {
 		m := o.members
 		switch {
@@ -298,6 +290,17 @@ func (c *cluster) outlived(n *node) bool {
 		}
 	}
 	return enough(c.doc)
+}
+
+// decides reports whether a version's majority is left without a node.
+func (c *cluster) decides(d member.Document, without *node) bool {
+	left := 0
+	for _, id := range d.Voters() {
+		if x, _ := d.Member(id); id != without.id && !c.move.dead[id] && x.Store == c.node(id).store {
+			left++
+		}
+	}
+	return left >= member.Majority(len(d.Voters()))
 }
 
 // lose empties a member's disk.

@@ -22,7 +22,7 @@ func (c *cluster) ruin(list []dynamo.NodeID, waited time.Duration) {
 		return
 	}
 	n := c.node(list[0])
-	if x, known := c.doc.Member(n.id); !known || x.Out() || x.Removed || x.Store != n.store || n.off || !n.up || !c.outlived(n) {
+	if x, known := c.doc.Member(n.id); !known || x.Out() || x.Removed || x.Store != n.store || n.off || !n.up || !c.remembered(n) {
 		c.after(pause, func() { c.ruin(list, waited+pause) })
 		return
 	}
@@ -36,6 +36,21 @@ func (c *cluster) ruin(list []dynamo.NodeID, waited time.Duration) {
 	c.move.Ruins++
 	c.after(pause, n.start)
 	c.after(pause, func() { c.ruin(list[1:], 0) })
+}
+
+// remembered reports whether a majority is left when a member loses its votes, also by what those go by
+// that are down, and one of them has the newest version on its disk: else nobody might know who is to decide on the next one.
+func (c *cluster) remembered(n *node) bool {
+	knows := func(o *node) bool {
+		v, saved := o.savedVoter()
+		x, known := c.doc.Member(o.id)
+		return o != n && !o.off && saved && v.Document.Version == c.doc.Version && known && !x.Out() && x.Store == o.store
+	}
+	outvoted := func(o *node) bool {
+		v, saved := o.savedVoter()
+		return o != n && !o.off && saved && !c.decides(v.Document, n)
+	}
+	return c.outlived(n) && slices.ContainsFunc(c.nodes, knows) && !slices.ContainsFunc(c.nodes, outvoted)
 }
 
 // ruined excuses the writes of which no replica that reads ask has a copy on its disk any more.

@@ -30,6 +30,9 @@ func TestSeeds(t *testing.T) {
 	if moved.Rings < int(n) || moved.TakeOvers < int(n)/10 || moved.Removals < int(n)/20 || moved.Replans < int(n) {
 		t.Errorf("in %d seeds only %+v happened to members and rings", n, moved)
 	}
+	if moved.Ruins < int(n)/10 || moved.Accepted < int(n)/50 {
+		t.Errorf("in %d seeds only %d disks were lost with others and %d losses accepted", n, moved.Ruins, moved.Accepted)
+	}
 	if h := healed; h.Exchanges < 20*int(n) || h.Mended < int(n)/2 || h.Amid < int(n)/5 || h.Reaped < int(n) || h.Refused < int(n) {
 		t.Errorf("in %d seeds only %+v was compared and reaped", n, h)
 	}
