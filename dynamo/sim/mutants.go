@@ -120,8 +120,8 @@ func movingMutants() []mutant {
 		{mutation: hideVote, seeds: 20, breaks: []string{"M1", "M3"}, moves: true, shape: strict},
 		{mutation: voteTwice, seeds: 100, breaks: []string{"M1", "M3"}, moves: true, shape: strict},
 		{mutation: useEarly, seeds: 20, breaks: []string{"M2"}, moves: true, shape: strict},
-		{mutation: fillUnaccepted, seeds: 200, breaks: []string{"M8"}, moves: true, shape: ruins},
-		{mutation: acceptSourced, seeds: 300, breaks: []string{"R1", "A1"}, moves: true, shape: func(p *plan) {
+		{mutation: fillUnaccepted, seeds: 20, breaks: []string{"M8"}, moves: true, shape: ruins},
+		{mutation: acceptSourced, seeds: 100, breaks: []string{"R1", "A1"}, moves: true, shape: func(p *plan) {
 			ruins(p)
 			only(faultWipe, faultCrash, faultIsolate, faultHeal)(p)
 			p.properties.Quorum, p.move.every = quorum.Params{N: 4, R: 1, W: 4}, 50*time.Millisecond

@@ -40,6 +40,7 @@ func (c *cluster) ruin(list []dynamo.NodeID, waited time.Duration) {
 
 // remembered reports whether a majority is left when a member loses its votes, also by what those go by
 // that are down, and one of them has the newest version on its disk: else nobody might know who is to decide on the next one.
+// So no other lost disk waits to be taken over: members that leave meanwhile would make a majority of those that are lost.
 func (c *cluster) remembered(n *node) bool {
 	knows := func(o *node) bool {
 		v, saved := o.savedVoter()
@@ -50,7 +51,11 @@ func (c *cluster) remembered(n *node) bool {
 		v, saved := o.savedVoter()
 		return o != n && !o.off && saved && !c.decides(v.Document, n)
 	}
-	return c.outlived(n) && slices.ContainsFunc(c.nodes, knows) && !slices.ContainsFunc(c.nodes, outvoted)
+	untaken := func(o *node) bool {
+		x, known := c.doc.Member(o.id)
+		return o != n && known && !x.Out() && x.Store != o.store
+	}
+	return c.outlived(n) && !slices.ContainsFunc(c.nodes, untaken) && slices.ContainsFunc(c.nodes, knows) && !slices.ContainsFunc(c.nodes, outvoted)
 }
 
 // ruined excuses the writes of which no replica that reads ask has a copy on its disk any more.

@@ -53,7 +53,10 @@
 //	M8   a replica of which nobody has the data is filled only when an operator has accepted
 //	     that, and only what copies were destroyed of is ever to be accepted
 //
-// In some of those, blocks of stored objects become unreadable, of several replicas at a time: a
+// In some of those, all replicas of a partition lose their disks, one as soon as the one before is taken
+// over: nobody has the data then, and operators accept that.
+//
+// In some of the others, blocks of stored objects become unreadable, of several replicas at a time: a
 // replica that meets one is suspect, given up by the document, renewed with what can be read, and filled
 // by the others. What nobody else has is never hit, so that the checks above hold as they are.
 //
