@@ -81,7 +81,7 @@ func (c *Cluster) Force(ctx context.Context, lost ...string) (ClusterStatus, err
 func (c *Cluster) AcceptLoss(ctx context.Context, version uint64, partitions ...int) (ClusterStatus, error) {
 	m := &messages.ClusterRequest{Operation: messages.OperationAcceptLoss, Version: version}
 	for _, p := range partitions {
-		if p < 0 || p > math.MaxUint32 {
+		if p < 0 || uint64(p) > math.MaxUint32 {
 			return ClusterStatus{}, &Error{Kind: ErrInvalid, Text: fmt.Sprintf("partition %d", p)}
 		}
 		m.Partitions = append(m.Partitions, uint32(p))

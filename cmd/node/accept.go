@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/dynactor/dynactor/client"
+	"github.com/dynactor/dynactor/dynamo"
 	"github.com/dynactor/dynactor/dynamo/member"
 )
 
@@ -27,15 +28,12 @@ func (c *clusterAcceptCmd) Run(s *streams) error {
 	if err != nil {
 		return err
 	}
-	// Who names one that is not lost is told so by the cluster, and not asked before.
-	if len(losses) > 0 && len(losses) >= len(c.Partition) {
-		fmt.Fprint(s.err, acceptWarning)
-		for _, l := range losses {
-			fmt.Fprintln(s.err, " ", describeLoss(l))
-		}
-		if err := confirm(s, c.Yes); err != nil {
-			return err
-		}
+	fmt.Fprint(s.err, acceptWarning)
+	for _, l := range losses {
+		fmt.Fprintln(s.err, " ", describeLoss(l))
+	}
+	if err := confirm(s, c.Yes); err != nil {
+		return err
 	}
 	return c.do(s, func(ctx context.Context, cl *client.Cluster) (client.ClusterStatus, error) {
 		status, err := cl.Status(ctx)
@@ -45,11 +43,9 @@ func (c *clusterAcceptCmd) Run(s *streams) error {
 		if !covers(status.Document.Losses(), losses) {
 			return status, fmt.Errorf("%w: other data is lost by now; look at node cluster status, and say it again", member.ErrPlanChanged)
 		}
-		partitions := c.Partition
-		if len(partitions) == 0 {
-			for _, l := range losses {
-				partitions = append(partitions, int(l.Partition))
-			}
+		partitions := make([]int, len(losses))
+		for i, l := range losses {
+			partitions[i] = int(l.Partition)
 		}
 		return cl.AcceptLoss(ctx, status.Document.Version, partitions...)
 	}, func(w io.Writer, status client.ClusterStatus) error {
@@ -63,20 +59,37 @@ func (c *clusterAcceptCmd) Run(s *streams) error {
 	})
 }
 
-// look asks what is lost of the partitions that are named.
+// look asks what is lost of the partitions that are named; all of them must be.
 func (c *clusterAcceptCmd) look() (losses []member.Loss, err error) {
 	err = c.one(func(cl *client.Client) error {
 		ctx, cancel := context.WithTimeout(context.Background(), c.Timeout)
 		defer cancel()
 		status, err := cl.Cluster().Status(ctx)
-		for _, l := range status.Document.Losses() {
-			if len(c.Partition) == 0 || slices.Contains(c.Partition, int(l.Partition)) {
-				losses = append(losses, l)
-			}
+		if err != nil {
+			return err
 		}
+		losses, err = c.named(&status.Document)
 		return err
 	})
 	return losses, err
+}
+
+// named are the losses that are to be given up. The errors are those of AcceptLoss: who names what is
+// not lost is told so, and not asked before.
+func (c *clusterAcceptCmd) named(d *member.Document) ([]member.Loss, error) {
+	partitions := make([]dynamo.Partition, len(c.Partition))
+	for i, p := range c.Partition {
+		if q := d.Settled.Partitions(); p < 0 || p >= q {
+			return nil, fmt.Errorf("%w: partition %d; there are 0 to %d", member.ErrValue, p, q-1)
+		}
+		partitions[i] = dynamo.Partition(p)
+	}
+	if _, err := d.AcceptLoss(partitions, d.Version); err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(d.Losses(), func(l member.Loss) bool {
+		return len(partitions) > 0 && !slices.Contains(partitions, l.Partition)
+	}), nil
 }
 
 // covers reports whether of all that is to be given up just that is lost now.

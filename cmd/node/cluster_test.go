@@ -232,7 +232,12 @@ func TestAcceptLoss(t *testing.T) {
 			t.Errorf("answered %q: %d, %s", answer, r.code, r.err)
 		}
 	}
-	r := node(t, "yes\n", with("cluster", "accept-loss", "--partition", fmt.Sprint(s.Lost[0].Partition))...)
+	named := []string{"cluster", "accept-loss", "--partition", fmt.Sprint(s.Lost[0].Partition)}
+	r := node(t, "no\n", with(append(named, named[2:]...)...)...) // the same twice
+	if r.code != exitFailed || !strings.Contains(r.err, first) || !strings.Contains(r.err, "not confirmed") {
+		t.Errorf("named twice: %d, %s%s", r.code, r.out, r.err)
+	}
+	r = node(t, "yes\n", with(named...)...)
 	if r.code != exitOK || strings.Count(r.out, "Given up: ") != 1 || !strings.Contains(r.out, "Given up: "+first) || !strings.Contains(r.out, "LOST:") {
 		t.Errorf("one: %d, %s%s", r.code, r.out, r.err)
 	}
