@@ -118,7 +118,7 @@ func TestJoinAndLeave(t *testing.T) {
 		})
 		return operator
 	}
-	operator, other := talking(), talking()
+	operator, other, forcing := talking(), talking(), talking()
 	if _, err := cl.Cluster().Stage(ctx, member.Change{Kind: member.Leave, Node: "joiner"}); err != nil {
 		t.Fatal(err)
 	}
@@ -131,6 +131,10 @@ func TestJoinAndLeave(t *testing.T) {
 		m, _ := fresh.Document().Member("joiner")
 		return m.Out()
 	})
+	// The others are not asked whether they are lost themselves.
+	if _, err := forcing.Cluster().Force(ctx, "n1", "n2", "n3"); !errors.Is(err, client.ErrUnavailable) || !strings.Contains(err.Error(), "no member of") {
+		t.Errorf("by force, through one that has left: %v", err)
+	}
 	after, err := other.Cluster().CreateBucket(ctx, member.Bucket{Name: "after", Properties: bucket.Default()})
 	if err != nil {
 		t.Fatal(err)

@@ -108,7 +108,8 @@ func (c *Cluster) SetBucket(ctx context.Context, b member.Bucket, version uint64
 
 // do asks a connected node, once: what may have been carried out is not asked for again. A node
 // that does not serve, such as one that has just left, has carried out nothing: then the next
-// one is asked, each once. Only a join is what that very node is asked for.
+// one is asked, each once. Only a join is what that very node is asked for, and members that are
+// given up by force are not asked.
 func (c *Cluster) do(ctx context.Context, m *messages.ClusterRequest) (ClusterStatus, error) {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
@@ -119,12 +120,12 @@ func (c *Cluster) do(ctx context.Context, m *messages.ClusterRequest) (ClusterSt
 	if err != nil {
 		return ClusterStatus{}, err
 	}
-	for refused := []string(nil); ; {
+	for refused := m.GetLost(); ; {
 		status, failure, err := c.once(ctx, node, m)
 		if failure == nil {
 			return status, err
 		}
-		refused = append(refused, node)
+		refused = append(slices.Clip(refused), node)
 		next := ""
 		if failure.GetCode() == messages.CodeNotReady && m.GetOperation() != messages.OperationJoin {
 			next = c.client.operatedBesides(refused)
