@@ -10,7 +10,7 @@ import (
 	"github.com/dynactor/dynactor/messages"
 )
 
-// acceptCommand is what an operator gives once nothing can bring lost data back.
+// acceptCommand is what an operator gives to go on without lost data.
 const acceptCommand = "node cluster accept-loss"
 
 // Lost is what health says of partitions of which no replica is left that has the data. They take
@@ -30,7 +30,7 @@ func lost(doc *member.Document) *Lost {
 	if len(losses) == 0 {
 		return nil
 	}
-	out := &Lost{Do: "no replica is left that has their data; when no disk that had it can come back: " + acceptCommand}
+	out := &Lost{Do: "no replica is left that has their data, as its disks were replaced or its members removed; to go on without it: " + acceptCommand}
 	for _, l := range losses {
 		out.Partitions = append(out.Partitions, l.Partition)
 	}

@@ -18,8 +18,8 @@ type clusterAcceptCmd struct {
 	Yes       bool  `help:"Do not ask."`
 }
 
-const acceptWarning = `WARNING: this gives up all that was written to these partitions and not again since. If a disk that had it can still
-  be brought back, do that instead: a node that is only down, or its data directory, as it was.
+const acceptWarning = `WARNING: this gives up what was written to these keys before their replicas lost it, and not again since. The disks that had
+  it were replaced, or their members removed: they are refused if they come back, and only a backup has it then.
 `
 
 // Run says what is lost, asks, and accepts just that.
@@ -117,5 +117,5 @@ func showLosses(w io.Writer, losses []member.Loss) {
 	for _, l := range losses {
 		fmt.Fprintln(w, " ", describeLoss(l))
 	}
-	fmt.Fprintln(w, "They take writes and wait for an operator. If no disk that had the data can be brought back: node cluster accept-loss")
+	fmt.Fprintln(w, "Its disks were replaced or its members removed. They take writes, and wait for an operator to go on without it: node cluster accept-loss")
 }
