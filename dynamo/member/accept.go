@@ -69,8 +69,8 @@ func (d *Document) sizeBits() (out uint32) {
 }
 
 // unsourced marks those of the given n of a fill of which nobody has the data: there is no source, or all have
-// lost their disks, too, and have nothing but what was written since. A replica that could not read some of its
-// data has the rest: it fills others, and is itself content with sources that have lost their disks.
+// lost their disks, too, and have nothing but what was written since. A replica that reads ask and that could
+// not read some of its data has the rest: it fills others, and is itself content with sources that have lost their disks.
 func (d *Document) unsourced(f Fill, of uint32) (out uint32) {
 	from, to := d.FillRange(f)
 	for n := from; n <= to; n++ {
@@ -82,7 +82,8 @@ func (d *Document) unsourced(f Fill, of uint32) (out uint32) {
 			lack, _ := d.Filling(f.Partition, node)
 			return !lack.empty()
 		}
-		if !slices.ContainsFunc(sources, has) && (len(sources) == 0 || !f.Whole || f.empty()) {
+		rest := f.Whole && !f.empty() && d.Reading(f.Partition).IsPrimary(f.Partition, n, f.Node)
+		if !slices.ContainsFunc(sources, has) && (len(sources) == 0 || !rest) {
 			out |= bit(n)
 		}
 	}
@@ -111,9 +112,9 @@ func (d Document) AcceptLoss(partitions []dynamo.Partition, version uint64) (Doc
 	if len(losses) == 0 {
 		return d, fmt.Errorf("%w: any partition; there is nothing to accept", ErrNotLost)
 	}
-	out := d.successor()
+	out, sizes := d.successor(), d.sizeBits()
 	for i, f := range d.Movement.Filling {
-		if d.Lost(f) && (len(partitions) == 0 || slices.Contains(partitions, f.Partition)) {
+		if d.unsourced(f, sizes&^f.Accepted) != 0 && (len(partitions) == 0 || slices.Contains(partitions, f.Partition)) {
 			out.Movement.Filling[i].Accepted |= d.unsourced(f, allSizes)
 		}
 	}
@@ -121,18 +122,25 @@ func (d Document) AcceptLoss(partitions []dynamo.Partition, version uint64) (Doc
 }
 
 // unaccept takes the marks off fills for which there is a source again: should that be lost, too,
-// then that is another loss. It reports whether there were any.
-func (d *Document) unaccept() (changed bool) {
+// then that is another loss.
+func (d *Document) unaccept() {
+	for i := range d.Movement.Filling {
+		if f := &d.Movement.Filling[i]; f.Accepted != 0 {
+			f.Accepted = d.unsourced(*f, f.Accepted)
+		}
+	}
+}
+
+// neverLost has no fill wait for keys with n replicas, if no bucket had that n until now: there
+// are none.
+func (d *Document) neverLost(n int) {
+	if d.sizeBits()&bit(n) != 0 {
+		return
+	}
 	for i := range d.Movement.Filling {
 		f := &d.Movement.Filling[i]
-		if f.Accepted == 0 {
-			continue
-		}
-		left := d.unsourced(*f, f.Accepted)
-		changed = changed || left != f.Accepted
-		f.Accepted = left
+		f.Accepted |= d.unsourced(*f, bit(n))
 	}
-	return changed
 }
 
 // allSizes marks every n that a bucket may have.

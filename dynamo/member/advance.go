@@ -50,7 +50,7 @@ func (d Document) Advance(facts map[dynamo.NodeID]Facts) (Document, bool) {
 // get nothing any more. One that lacks what nobody has any more is not complete, whatever
 // its node says, unless an operator has accepted that.
 func (d *Document) filled(facts map[dynamo.NodeID]Facts) bool {
-	before, target := *d, d.Target()
+	before, target, sizes := *d, d.Target(), d.sizeBits()
 	d.Movement.Filling = slices.DeleteFunc(slices.Clone(d.Movement.Filling), func(f Fill) bool {
 		m, ok := d.Member(f.Node)
 		if !ok || m.Removed || m.Status == Gone {
@@ -58,9 +58,9 @@ func (d *Document) filled(facts map[dynamo.NodeID]Facts) bool {
 		}
 		fact := facts[f.Node]
 		_, done := slices.BinarySearch(fact.Filled, f.Partition)
-		return done && fact.Target == target && fact.Store == m.Store && fact.Known >= f.Since && d.due(f) && !before.Lost(f)
+		return done && fact.Target == target && fact.Store == m.Store && fact.Known >= f.Since && d.due(f) && before.unsourced(f, sizes&^f.Accepted) == 0
 	})
-	return d.unaccept() || len(d.Movement.Filling) < len(before.Movement.Filling)
+	return len(d.Movement.Filling) < len(before.Movement.Filling)
 }
 
 // waive drops the fills of removed members.

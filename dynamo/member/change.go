@@ -137,7 +137,8 @@ func (c Change) excludes(o Change) bool {
 	return o.Kind.sole() && (o.Node == c.Node || o.With == c.Node || c.With != "" && c.With == o.With)
 }
 
-// successor is a copy to change, with the next version.
+// successor is a copy to change, with the next version. What was accepted and has a source by
+// now counts no more: what is lost from here on is another loss.
 func (d Document) successor() Document {
 	d.Version++
 	d.Members = slices.Clone(d.Members)
@@ -145,6 +146,7 @@ func (d Document) successor() Document {
 	d.Buckets = slices.Clone(d.Buckets)
 	d.Movement.Switched = slices.Clone(d.Movement.Switched)
 	d.Movement.Filling = slices.Clone(d.Movement.Filling)
+	d.unaccept()
 	return d
 }
 
@@ -390,6 +392,7 @@ func (d Document) CreateBucket(b Bucket, change bool) (Document, error) {
 	case !change && exists:
 		return d, fmt.Errorf("%w: %q", ErrBucketExists, b.Name)
 	case !exists:
+		out.neverLost(b.Properties.Quorum.N)
 		out.Buckets = slices.Insert(out.Buckets, i, b)
 	default:
 		if err := out.Buckets[i].Properties.CheckChange(b.Properties); err != nil {

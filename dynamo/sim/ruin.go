@@ -31,8 +31,9 @@ func (c *cluster) ruin(list []dynamo.NodeID, waited time.Duration) {
 	for i := range c.keys {
 		c.check.destroy(n, &c.keys[i])
 	}
+	held := c.check.heldByReplicas()
 	n.empty()
-	c.check.ruined()
+	c.check.ruined(held)
 	c.move.Ruins++
 	c.after(pause, n.start)
 	c.after(pause, func() { c.ruin(list[1:], 0) })
@@ -58,12 +59,24 @@ func (c *cluster) remembered(n *node) bool {
 	return c.outlived(n) && !slices.ContainsFunc(c.nodes, untaken) && slices.ContainsFunc(c.nodes, knows) && !slices.ContainsFunc(c.nodes, outvoted)
 }
 
-// ruined excuses the writes of which no replica that reads ask has a copy on its disk any more.
-func (h *checker) ruined() {
+// heldByReplicas are the acknowledged writes of which a replica that reads ask has a copy on its disk.
+func (h *checker) heldByReplicas() map[*put]*keyInfo {
+	held := map[*put]*keyInfo{}
 	for i := range h.c.keys {
-		for _, w := range h.ledger(&h.c.keys[i]).acked {
-			w.excused = w.excused || !h.heldForReads(&h.c.keys[i], w)
+		k := &h.c.keys[i]
+		for _, w := range h.ledger(k).acked {
+			if !w.excused && h.heldForReads(k, w) {
+				held[w] = k
+			}
 		}
+	}
+	return held
+}
+
+// ruined excuses those that were held until a disk was lost and are not since.
+func (h *checker) ruined(held map[*put]*keyInfo) {
+	for w, k := range held {
+		w.excused = !h.heldForReads(k, w)
 	}
 }
 
@@ -85,7 +98,7 @@ func (c *cluster) accept(now member.Document, version uint64) (member.Document, 
 }
 
 // losses is M8: a fill of which there was no source is over only if its loss was accepted before; and
-// what is accepted was destroyed.
+// what is accepted has no source, and was destroyed.
 func (h *checker) losses(before, d member.Document) {
 	q := h.c.plan.properties.Quorum.N
 	for _, f := range before.Movement.Filling {
@@ -95,15 +108,15 @@ func (h *checker) losses(before, d member.Document) {
 		}
 		x, known := d.Member(f.Node)
 		from, to := before.FillRange(f)
-		if !known || x.Out() || x.Removed || q < from || to < q || sourced(&before, f, q) {
+		if !known || x.Out() || x.Removed || q < from || to < q {
 			continue
 		}
-		accepted := f.Accepted>>q&1 != 0
-		if !waits && !accepted {
+		accepted, has := f.Accepted>>q&1 != 0, sourced(&before, f, q)
+		if !waits && !accepted && !has {
 			h.c.fail("M8", "version %d: %s is filled with partition %d, of which nobody has the data", d.Version, f.Node, f.Partition)
 		}
-		if now.Accepted>>q&1 != 0 && !accepted && !h.harmed(f.Partition) {
-			h.c.fail("M8", "version %d: the loss of partition %d is accepted, and no copy was destroyed", d.Version, f.Partition)
+		if now.Accepted>>q&1 != 0 && !accepted && (has || !h.harmed(f.Partition)) {
+			h.c.fail("M8", "version %d: the loss of partition %d on %s is accepted, and somebody has the data, or no copy was destroyed", d.Version, f.Partition, f.Node)
 		}
 	}
 }
@@ -111,10 +124,10 @@ func (h *checker) losses(before, d member.Document) {
 // sourced reports whether some replica has the data that a fill lacks: its disk was not lost, or it was
 // filled since.
 func sourced(d *member.Document, f member.Fill, n int) bool {
-	return f.Since > 0 || slices.ContainsFunc(d.Reading(f.Partition).Primaries(f.Partition, n), func(id dynamo.NodeID) bool {
+	return f.Since > 0 && !f.Emptied || slices.ContainsFunc(d.Reading(f.Partition).Primaries(f.Partition, n), func(id dynamo.NodeID) bool {
 		x, known := d.Member(id)
 		lack, lacks := d.Filling(f.Partition, id)
-		return known && !x.Removed && id != f.Node && (!lacks || !lack.Whole || lack.Since > 0)
+		return known && !x.Removed && id != f.Node && (!lacks || !lack.Whole || lack.Since > 0 && !lack.Emptied)
 	})
 }
 
