@@ -31,7 +31,7 @@ func (c *cluster) ruin(list []dynamo.NodeID, waited time.Duration) {
 	for i := range c.keys {
 		c.check.destroy(n, &c.keys[i])
 	}
-	held := c.check.heldByReplicas()
+	held := c.check.heldBy(n)
 	n.empty()
 	c.check.ruined(held)
 	c.move.Ruins++
@@ -59,13 +59,13 @@ func (c *cluster) remembered(n *node) bool {
 	return c.outlived(n) && !slices.ContainsFunc(c.nodes, untaken) && slices.ContainsFunc(c.nodes, knows) && !slices.ContainsFunc(c.nodes, outvoted)
 }
 
-// heldByReplicas are the acknowledged writes of which a replica that reads ask has a copy on its disk.
-func (h *checker) heldByReplicas() map[*put]*keyInfo {
+// heldBy are the acknowledged writes of which a node has a copy on its disk, be it as a hint.
+func (h *checker) heldBy(n *node) map[*put]*keyInfo {
 	held := map[*put]*keyInfo{}
 	for i := range h.c.keys {
 		k := &h.c.keys[i]
 		for _, w := range h.ledger(k).acked {
-			if !w.excused && h.heldForReads(k, w) {
+			if !w.excused && n.holds(k, w.dot, true) {
 				held[w] = k
 			}
 		}
@@ -73,7 +73,7 @@ func (h *checker) heldByReplicas() map[*put]*keyInfo {
 	return held
 }
 
-// ruined excuses those that were held until a disk was lost and are not since.
+// ruined excuses those of a lost disk of which no replica that reads ask has a copy.
 func (h *checker) ruined(held map[*put]*keyInfo) {
 	for w, k := range held {
 		w.excused = !h.heldForReads(k, w)
