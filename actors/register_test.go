@@ -97,6 +97,13 @@ func (x *elector) set(f func()) {
 	f()
 }
 
+// mute has them all answer nothing, or again.
+func mute(x map[string]*elector, mute bool) {
+	for _, e := range x {
+		e.set(func() { e.mute = mute })
+	}
+}
+
 // decided is what a majority of the members knows and nobody else.
 func (x *elector) decided(t *testing.T, make func(member.Document) (member.Document, error)) member.Document {
 	t.Helper()
@@ -391,18 +398,14 @@ func TestManyChanges(t *testing.T) {
 	t.Parallel()
 	r := start(t, setup{nodes: 3})
 	x := r.electors()
-	for _, e := range x {
-		e.set(func() { e.mute = true })
-	}
+	mute(x, true)
 	probe := actortest.NewProbe(r.system)
 	const asked = maxChanges + 5
 	for i := range asked {
 		probe.Ask(on("n1", nameMembership), creating(fmt.Sprint("b", i)))
 	}
 	actortest.Eventually(t, "some are shed", func() bool { return actortest.Count[*messages.Failure](probe) == asked-maxChanges })
-	for _, e := range x {
-		e.set(func() { e.mute = false })
-	}
+	mute(x, false)
 	actortest.Eventually(t, "all are answered", func() bool { return len(probe.All()) == asked })
 	done := actortest.Count[*messages.ClusterReply](probe)
 	if n := len(r.s.Document().Buckets); done == 0 || n < done {
@@ -416,9 +419,7 @@ func TestChangesOfAQuarantinedNode(t *testing.T) {
 	t.Parallel()
 	r := start(t, setup{nodes: 3})
 	x := r.electors()
-	for _, e := range x {
-		e.set(func() { e.mute = true })
-	}
+	mute(x, true)
 	probe := actortest.NewProbe(r.system)
 	begun, waits := creating("begun"), creating("waits")
 	begun.TimeoutMs, waits.TimeoutMs = 60_000, 60_000
@@ -428,9 +429,7 @@ func TestChangesOfAQuarantinedNode(t *testing.T) {
 		t.Fatal(f)
 	}
 	r.node.Refused("n2", "rolled back")
-	for _, e := range x {
-		e.set(func() { e.mute = false })
-	}
+	mute(x, false)
 	if f := actortest.Next[*messages.Failure](t, probe); f.GetCode() != messages.CodeNotReady || !strings.Contains(f.GetText(), "rolled back") {
 		t.Errorf("the second: %v", f)
 	}
