@@ -192,6 +192,32 @@ func TestRefusedByAPeer(t *testing.T) {
 	}
 }
 
+// TestChangesOfAQuarantinedNode: what waits while the node is put into quarantine is not begun there;
+// the answer is one after which the client asks another node.
+func TestChangesOfAQuarantinedNode(t *testing.T) {
+	t.Parallel()
+	r := start(t, setup{nodes: 3})
+	x := r.electors()
+	mute(x, true)
+	probe := actortest.NewProbe(r.system)
+	begun, waits := creating("begun"), creating("waits")
+	begun.TimeoutMs, waits.TimeoutMs = 60_000, 60_000
+	probe.Ask(on("n1", nameMembership), begun)
+	probe.Ask(on("n1", nameMembership), waits)
+	if _, f := r.operate(&messages.ClusterRequest{Operation: messages.OperationStatus, TimeoutMs: 2000}); f != nil { // comes after both
+		t.Fatal(f)
+	}
+	r.node.Refused("n2", "rolled back")
+	mute(x, false)
+	if f := actortest.Next[*messages.Failure](t, probe); f.GetCode() != messages.CodeNotReady || !strings.Contains(f.GetText(), "rolled back") {
+		t.Errorf("the second: %v", f)
+	}
+	actortest.Eventually(t, "the first is answered", func() bool { return actortest.Count[*messages.ClusterReply](probe) == 1 })
+	if _, ok := r.s.Document().Bucket("waits"); ok {
+		t.Error("it was begun")
+	}
+}
+
 // TestGossipWithOneThatDoesNotLearn: a member that cannot use this node's document
 // gets it once a round, and not again for each answer.
 func TestGossipWithOneThatDoesNotLearn(t *testing.T) {
