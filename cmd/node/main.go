@@ -92,9 +92,10 @@ func tune() {
 		// up to a third of the CPU time.
 		debug.SetGCPercent(gcPercent)
 	}
-	if _, set := os.LookupEnv("GOMAXPROCS"); !set && runtime.GOMAXPROCS(0) < leastProcs {
+	if _, set := os.LookupEnv("GOMAXPROCS"); !set && runtime.NumCPU() < leastProcs && runtime.GOMAXPROCS(0) == runtime.NumCPU() {
 		// With one or two, a compaction or a collection keeps requests waiting until Go
 		// takes the thread from it, after 10 ms; the kernel lets a thread that has waited run sooner.
+		// Not where a quota of the container has set less than there are cores: more threads would only use it up at once.
 		runtime.GOMAXPROCS(leastProcs)
 	}
 }
