@@ -104,7 +104,8 @@ func startLinked(t *testing.T) *linked {
 func (n *linked) idle() {
 	n.t.Helper()
 	actortest.Eventually(n.t, "all is still", func() bool {
-		return !slices.ContainsFunc(n.node.Registry().List(0), func(s rt.Stats) bool { return s.InHandler > 0 || s.Queued+s.Control > 0 })
+		all, _ := n.node.Registry().List(nil, 0)
+		return !slices.ContainsFunc(all, func(s rt.Stats) bool { return s.InHandler > 0 || s.Queued+s.Control > 0 })
 	})
 }
 

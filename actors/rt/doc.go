@@ -11,7 +11,9 @@
 //     reach a stranger after a restart.
 //   - [StopOnFailure], [RestartWithLimit], [RestartWithBackoff]: what a crash
 //     of a child means.
-//   - [Registry]: what a console shows of an actor without asking the actor.
+//   - [Registry]: what a console shows of an actor without asking the actor;
+//     [Visit]: what only the actor knows.
+//   - [Failures]: what went wrong lately.
 //
 // The package knows protoactor and nothing of the store: messages are opaque,
 // and what they weigh, when they expire and how they are refused comes in as

@@ -72,6 +72,7 @@ type mailbox struct {
 	runner     func()
 	self       selfInvoker
 	process    actor.Process
+	place      *atomic.Pointer[mailbox] // in the registry, of a brief actor
 
 	// Owned by the running goroutine.
 	current  any
@@ -146,6 +147,10 @@ func (m *mailbox) admit(message any, e *entry, isControl bool) bool {
 }
 
 func (m *mailbox) refuse(sender *actor.PID, message any) {
+	if v, ok := message.(*Visit); ok {
+		v.Missed(nil)
+		return
+	}
 	m.shed.Add(1)
 	if m.options.Shed != nil {
 		m.options.Shed(sender, message)
@@ -331,6 +336,10 @@ func (m *mailbox) runControl() {
 	}
 	m.controls.Add(-1)
 	m.mu.Unlock()
+	if v, ok := e.message.(*Visit); ok {
+		m.visit(v)
+		return
+	}
 	if !m.drop(&e) {
 		m.invoke(e.message)
 	}

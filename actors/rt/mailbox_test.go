@@ -323,7 +323,7 @@ func TestStatsSeeAStuckActor(t *testing.T) {
 	if s.Queued != 1 || s.Control != 1 || s.ID != pid.Id || s.Type != "actor.ReceiveFunc" {
 		t.Errorf("stats are %+v", s)
 	}
-	if all := registry.List(1); len(all) != 1 || all[0].ID != pid.Id {
+	if all, _ := registry.List(nil, 1); len(all) != 1 || all[0].ID != pid.Id {
 		t.Errorf("list is %+v", all)
 	}
 	close(hold.release)
