@@ -49,6 +49,7 @@ const (
 	TargetAdmission   = "admission"
 	TargetReap        = "reap/"
 	TargetReaps       = "reaps"
+	TargetConsole     = "console"
 )
 
 // Info says what a message type is.
@@ -122,6 +123,12 @@ var table = [...]Info{
 	44: {Name: "ReapDropReply", Bulk: true, FromNode: []string{TargetReap}, make: func() proto.Message { return new(ReapDropReply) }},
 	45: {Name: "ReapsRequest", Request: true, FromClient: []string{TargetReaps}, make: func() proto.Message { return new(ReapsRequest) }},
 	46: {Name: "ReapsReply", FromNode: []string{TargetClient}, make: func() proto.Message { return new(ReapsReply) }},
+	47: {Name: "ActorsRequest", Request: true, FromClient: []string{TargetConsole}, make: func() proto.Message { return new(ActorsRequest) }},
+	48: {Name: "ActorsReply", FromNode: []string{TargetClient}, make: func() proto.Message { return new(ActorsReply) }},
+	49: {Name: "InspectRequest", Request: true, FromClient: []string{TargetConsole}, make: func() proto.Message { return new(InspectRequest) }},
+	50: {Name: "InspectReply", FromNode: []string{TargetClient}, make: func() proto.Message { return new(InspectReply) }},
+	51: {Name: "ErrorsRequest", Request: true, FromClient: []string{TargetConsole}, make: func() proto.Message { return new(ErrorsRequest) }},
+	52: {Name: "ErrorsReply", FromNode: []string{TargetClient}, make: func() proto.Message { return new(ErrorsReply) }},
 }
 
 func init() {
@@ -232,6 +239,18 @@ func rareNumberOf(m any) (Number, bool) {
 		return 45, true
 	case *ReapsReply:
 		return 46, true
+	case *ActorsRequest:
+		return 47, true
+	case *ActorsReply:
+		return 48, true
+	case *InspectRequest:
+		return 49, true
+	case *InspectReply:
+		return 50, true
+	case *ErrorsRequest:
+		return 51, true
+	case *ErrorsReply:
+		return 52, true
 	}
 	return 0, false
 }
@@ -348,3 +367,12 @@ func (x *ReapDropRequest) SetTimeoutMs(ms uint32) { x.TimeoutMs = ms }
 
 // SetTimeoutMs lowers the time left; the link does so on receipt.
 func (x *ReapsRequest) SetTimeoutMs(ms uint32) { x.TimeoutMs = ms }
+
+// SetTimeoutMs lowers the time left; the link does so on receipt.
+func (x *ActorsRequest) SetTimeoutMs(ms uint32) { x.TimeoutMs = ms }
+
+// SetTimeoutMs lowers the time left; the link does so on receipt.
+func (x *InspectRequest) SetTimeoutMs(ms uint32) { x.TimeoutMs = ms }
+
+// SetTimeoutMs lowers the time left; the link does so on receipt.
+func (x *ErrorsRequest) SetTimeoutMs(ms uint32) { x.TimeoutMs = ms }

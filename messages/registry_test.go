@@ -16,6 +16,7 @@ var parts = map[protoreflect.Name]bool{
 	"HandoffRecord": true, "FillKey": true, "FillDigest": true, "Movement": true, "Switch": true, "Fill": true, "Change": true,
 	"Ballot": true, "Vote": true, "RegisterState": true, "NodeRow": true, "NodeState": true, "TransferState": true, "Forced": true,
 	"TreeRoot": true, "TreeNodes": true, "TreeLeaves": true, "RecordNames": true, "RecordPage": true, "LeafList": true, "ExchangeState": true, "BackgroundWork": true, "ReapKey": true,
+	"ActorState": true, "ActorPanic": true, "ActorFields": true, "ActorField": true, "NodeError": true,
 }
 
 // TestEveryMessageHasItsNumber: what is generated is in the table or a part of
@@ -142,6 +143,9 @@ node    ReapReply        -> reap/1
 node    ReapDropRequest  -> vnode/1
 node    ReapDropReply    -> reap/1
 node    ReapsReply       -> client/1
+node    ActorsReply      -> client/1
+node    InspectReply     -> client/1
+node    ErrorsReply      -> client/1
 client  GetRequest       -> coordinator
 client  PutRequest       -> coordinator
 client  RingRequest      -> membership
@@ -152,9 +156,12 @@ client  ExchangesRequest -> exchanges
 client  RepairRequest    -> exchanges
 client  BackgroundRequest -> admission
 client  ReapsRequest     -> reaps
+client  ActorsRequest    -> console
+client  InspectRequest   -> console
+client  ErrorsRequest    -> console
 `
 	targets := []string{
-		"coordinator", "vnode/1", "get/1", "put/1", "forward/1", "membership", "client/1", "node", "transfer/1", "fill/1", "exchange/1", "detector", "transfers", "exchanges", "admission", "reap/1", "reaps", "vnodes", "links", "links/n1", "",
+		"coordinator", "vnode/1", "get/1", "put/1", "forward/1", "membership", "client/1", "node", "transfer/1", "fill/1", "exchange/1", "detector", "transfers", "exchanges", "admission", "reap/1", "reaps", "console", "vnodes", "links", "links/n1", "",
 		"vnode", "guardian", "eventstream", "deadletter", "probe/1", "coordinator/x",
 	}
 	var got strings.Builder
