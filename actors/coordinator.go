@@ -57,7 +57,7 @@ func newCoordinator(s *Services) *actor.Props {
 	return actor.PropsFromProducer(func() actor.Actor {
 		c := &coordinatorActor{s: s, next: rand.Uint64() >> 8}
 		c.props = actor.PropsFromProducer(func() actor.Actor { return c.spawning }, flat,
-			actor.WithMailbox(rt.NewMailbox(rt.MailboxOptions{})), actor.WithDispatcher(rt.Inline()))
+			actor.WithMailbox(rt.NewMailbox(rt.MailboxOptions{Registry: s.Registry, Brief: true})), actor.WithDispatcher(rt.Inline()))
 		return c
 	}, flat,
 		actor.WithMailbox(rt.NewMailbox(rt.MailboxOptions{

@@ -9,7 +9,8 @@
 //	│  ├─ get/<id>        one read; stops on failure and still answers
 //	│  ├─ put/<id>        one write; the same
 //	│  └─ forward/<id>    passes a write to a node that may coordinate it
-//	└─ membership         holds the cluster document, founds the cluster
+//	├─ membership         holds the cluster document, founds the cluster
+//	└─ console            answers operators: who is there, how each one is, what went wrong
 //
 // links and links/<peer>, beside node, belong to package link.
 //

@@ -21,6 +21,7 @@ const (
 	nameAdmission   = messages.TargetAdmission
 	nameExchanges   = messages.TargetExchanges
 	nameReaps       = messages.TargetReaps
+	nameConsole     = messages.TargetConsole
 )
 
 // vnodeName is the name of a partition's vnode, the same on every node.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"sync"
@@ -22,6 +23,8 @@ type Node struct {
 	services *Services
 	root     *actor.PID
 	coord    *actor.PID
+	// unwatch ends the watch for actors that fail; nil before Start.
+	unwatch func()
 }
 
 // nodeActor starts the others in order; stopping it stops them in reverse.
@@ -36,8 +39,15 @@ func NewNode(c Config) *Node {
 	if c.Clock == nil {
 		c.Clock = rt.Clock
 	}
+	if c.Registry == nil {
+		c.Registry = rt.NewRegistry()
+	}
+	if c.Failures == nil {
+		c.Failures = &rt.Failures{}
+		c.Log = slog.New(c.Failures.Handler(c.Log.Handler()))
+	}
 	s := &Services{
-		Config: c, Counters: &Counters{}, Registry: rt.NewRegistry(), run: rand.Uint64(), losses: newLossTable(),
+		Config: c, Counters: &Counters{}, run: rand.Uint64(), losses: newLossTable(),
 		Wheel: rt.NewWheel(c.System, 0), Readers: rt.NewWorkers(c.ReaderCount, readerQueue, func(reason any) { c.Log.Error("a read of the store panicked", "reason", reason) }),
 	}
 	return &Node{services: s}
@@ -52,6 +62,7 @@ func (n *Node) Start() error {
 	if err := n.services.countHints(); err != nil {
 		return fmt.Errorf("counting what is kept for other nodes: %w", err)
 	}
+	n.unwatch = n.services.Failures.Watch(n.services.System)
 	ready := make(chan error, 1)
 	props := actor.PropsFromProducer(func() actor.Actor { return &nodeActor{s: n.services, ready: ready} },
 		actor.WithMailbox(rt.NewMailbox(rt.MailboxOptions{Registry: n.services.Registry})),
@@ -83,6 +94,7 @@ func (n *nodeActor) Receive(ctx actor.Context) {
 		{nameTransfers, newTransfers(n.s)},
 		{nameExchanges, newExchanges(n.s)},
 		{nameReaps, newReaps(n.s)},
+		{nameConsole, newConsole(n.s)},
 	} {
 		if _, spawnErr := ctx.SpawnNamed(child.props, child.name); spawnErr != nil {
 			err = errors.Join(err, fmt.Errorf("spawn %s: %w", child.name, spawnErr))
@@ -209,6 +221,9 @@ func (n *Node) Stop(ctx context.Context) error {
 		case <-ctx.Done():
 			err = errors.Join(err, fmt.Errorf("stopping the actors: %w", ctx.Err()))
 		}
+	}
+	if n.unwatch != nil {
+		n.unwatch()
 	}
 	n.services.Readers.Stop()
 	n.services.Wheel.Stop()

@@ -23,10 +23,8 @@ import (
 type Services struct {
 	Config
 	// Wheel runs the node's timers; Readers its reads of the store.
-	Wheel   *rt.Wheel
-	Readers *rt.Workers
-	// Registry lists the mailboxes for the console.
-	Registry *rt.Registry
+	Wheel    *rt.Wheel
+	Readers  *rt.Workers
 	Counters *Counters
 
 	inForce      atomic.Pointer[inForce]
@@ -68,6 +66,12 @@ type Config struct {
 	Now func() dynamo.Timestamp
 	// Log receives one event per line.
 	Log *slog.Logger
+	// Registry lists the mailboxes for the console, those of links too if they have the same
+	// one; nil: the node makes its own.
+	Registry *rt.Registry
+	// Failures keeps what went wrong; Log's handler is of it. nil: the node makes its own, and
+	// wraps Log.
+	Failures *rt.Failures
 	// MaxValue is the largest value that a client may write, in bytes.
 	MaxValue int
 	// MaxRequests is how many requests may await their answer before the node

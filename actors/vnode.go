@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -125,10 +126,12 @@ type vnodeActor struct {
 	// for its own batch when the handler panics, does not know of them.
 	turn []rt.Envelope
 	// began is when the turn did, on the clock that records are dated by.
-	began  int64
-	write  writeBatch
-	upkeep upkeep
-	loss   loss
+	began int64
+	write writeBatch
+	// unsynced is how many answers wait for the disk.
+	unsynced atomic.Int64
+	upkeep   upkeep
+	loss     loss
 }
 
 func newVnode(s *Services, p dynamo.Partition) *actor.Props {

@@ -301,9 +301,14 @@ func (v *vnodeActor) commit() {
 		if w.sync {
 			d = storage.Synced
 		}
-		self, s, durable, partition := v.self, v.s, w.durable, v.partition
-		err := batch.Commit(d, func(err error) { s.committed(self, partition, durable, err) })
+		self, s, durable, partition, unsynced := v.self, v.s, w.durable, v.partition, &v.unsynced
+		unsynced.Add(int64(len(durable)))
+		err := batch.Commit(d, func(err error) {
+			unsynced.Add(-int64(len(durable)))
+			s.committed(self, partition, durable, err)
+		})
 		if err != nil {
+			unsynced.Add(-int64(len(durable)))
 			v.uncommitted(err)
 			return
 		}

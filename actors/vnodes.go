@@ -195,6 +195,13 @@ func (t *vnodeTable) has(p dynamo.Partition) bool {
 	return t.rows[p].Serving
 }
 
+// partitions are all that have a row, ascending.
+func (t *vnodeTable) partitions() []dynamo.Partition {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Sorted(maps.Keys(t.rows))
+}
+
 // all are the partitions that have a vnode, ascending: what lies in the store is theirs.
 func (t *vnodeTable) all() []dynamo.Partition {
 	t.mu.Lock()

@@ -43,6 +43,8 @@ const readers = 16
 type Node struct {
 	config    Config
 	log       *slog.Logger
+	registry  *rt.Registry // of all actors, those of links too
+	failures  *rt.Failures // what went wrong lately
 	engine    storage.Engine
 	identity  Identity
 	system    *actor.ActorSystem
@@ -100,8 +102,9 @@ func Start(c Config, o Options) (*Node, error) {
 		return nil, errors.Join(err, o.close())
 	}
 	n := &Node{
-		config: c, log: log.With(slog.String("node", c.Name)), fatal: make(chan error, 1), linked: newLinkGate(), connected: map[string]bool{},
+		config: c, registry: rt.NewRegistry(), failures: &rt.Failures{}, fatal: make(chan error, 1), linked: newLinkGate(), connected: map[string]bool{},
 	}
+	n.log = slog.New(n.failures.Handler(log.With(slog.String("node", c.Name)).Handler()))
 	n.life, n.cancel = context.WithCancel(context.Background())
 	for _, step := range []func(Options) error{n.own, n.listen, n.openStore, n.startLinks, n.startActors, n.startHTTP, n.startDiscovery} {
 		if err := step(o); err != nil {
@@ -207,7 +210,7 @@ func (n *Node) startLinks(Options) error {
 	store := n.identity.StoreID()
 	c.Start, c.Store, c.Admit = n.identity.Start, store[:], n.admit
 	c.Listener, c.Advertise = n.listener, n.config.Advertise
-	c.Logger = n.log
+	c.Logger, c.Registry = n.log, n.registry
 	c.Observer.Up, c.Observer.Down, c.Observer.Refused = n.peerUp, n.peerDown, n.refused
 	// A link that is refused may be up for a moment; nobody answers on it.
 	c.Observer.Heard = func(peer string, _ time.Duration) { n.actors.Welcomed(dynamo.NodeID(peer)) }
@@ -299,7 +302,7 @@ func (n *Node) startActors(o Options) error {
 		return err
 	}
 	n.actors = actors.NewNode(actors.Config{
-		Self: dynamo.NodeID(n.config.Name), System: n.system, Engine: n.engine, Log: n.log,
+		Self: dynamo.NodeID(n.config.Name), System: n.system, Engine: n.engine, Log: n.log, Registry: n.registry, Failures: n.failures,
 		Now:       func() dynamo.Timestamp { return dynamo.Timestamp(o.Now().UnixNano()) },
 		HintBytes: int64(n.config.HintsMB) << 20, MaxValue: n.config.MaxValue, MaxRequests: n.config.MaxRequests, Timeout: n.config.Timeout,
 		ExchangeInterval: n.config.AAEInterval, BackgroundFloor: float64(n.config.BackgroundFloor) / 100, Reap: n.config.Reap == "on", MessageLife: o.MessageLife,

@@ -56,6 +56,7 @@ type cli struct {
 	Export     exportCmd     `cmd:"" group:"data" help:"Print all values of a bucket, one a line."`
 	Cluster    clusterCmd    `cmd:"" group:"admin" help:"Look at the cluster, and change its members."`
 	Bucket     bucketCmd     `cmd:"" group:"admin" help:"Create buckets and change their properties."`
+	Console    consoleCmd    `cmd:"" group:"admin" help:"Look into running nodes: actors, what they do, what went wrong."`
 	Bench      benchCmd      `cmd:"" group:"tools" help:"Measure throughput and latency."`
 	Completion completionCmd `cmd:"" group:"tools" help:"Print a completion script for a shell: source <(node completion bash)."`
 	Version    versionCmd    `cmd:"" group:"tools" help:"Print the version."`

@@ -141,6 +141,10 @@ func (x *Exchange) Number() uint64 { return x.number }
 // Progress is what was done so far.
 func (x *Exchange) Progress() Outcome { return x.outcome }
 
+// Left is how many ranges that differ are still to be compared or listed, besides those that
+// are asked about now, and how many records of those listed are still to be moved.
+func (x *Exchange) Left() (ranges, records int) { return len(x.todo), len(x.pull) + len(x.push) }
+
 // Start begins. The effects are valid until the next call of Step.
 func (x *Exchange) Start() []Effect {
 	x.reset()

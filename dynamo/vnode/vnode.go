@@ -107,6 +107,9 @@ func Open(incarnation clock.Incarnation, from, to uint64, clean bool, floor uint
 // Incarnation is the vnode's id in dots.
 func (s *State) Incarnation() clock.Incarnation { return s.incarnation }
 
+// Epoch is the one that the next key gets that needs a new one.
+func (s *State) Epoch() uint64 { return s.next }
+
 // Floor is the lowest epoch that may be continued.
 func (s *State) Floor() uint64 { return s.floor }
 
