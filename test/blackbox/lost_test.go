@@ -63,11 +63,16 @@ func losesDisk(t *testing.T, keys int, judged bool, args ...string) {
 	old, _ := d.Member("n3")
 	down := tr.load.Now()
 	victim.kill(t)
+	// The control experiment for the others: what it costs that a replica is missing,
+	// while nothing is healed.
+	eventually(t, "the load without the node", func() bool { return tr.load.Now() > down+time.Second+measured })
+	dead := tr.load.Now()
 	if err := os.RemoveAll(filepath.Join(victim.dir, "data")); err != nil {
 		t.Fatal(err)
 	}
 	victim.start(t)
 	victim.waitReady(t)
+	ready := tr.load.Now()
 	tr.waitLong("the node is filled", func() bool {
 		var err error
 		d, err = tr.document()
@@ -88,8 +93,10 @@ func losesDisk(t *testing.T, keys int, judged bool, args ...string) {
 	if done, err := tr.operator.Cluster().Repair(t.Context(), client.Scope{}, func(client.Repair) {}); err != nil || done.Failed > 0 {
 		t.Errorf("%+v, %v", done, err)
 	}
-	t.Logf("filled in %v", (filled - down).Round(time.Millisecond))
-	tr.latency(ops, []phase{{"before", before, down}, {"healing", down, filled}, {"after", after, tr.load.Now()}}, judged, 1.25)
+	t.Logf("filled in %v", (filled - ready).Round(time.Millisecond))
+	tr.latency(ops, []phase{
+		{"before", before, down, false}, {"dead", down + time.Second, dead, false}, {"healing", ready, filled, true}, {"after", after, tr.load.Now(), false},
+	}, judged, 1.25)
 	replicas := tr.each(sampled(ops, keys >= 100_000))
 	tr.judge(append(replicas, tr.whole(keysOf(ops), 0)...), "-strict")
 }
