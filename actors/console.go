@@ -32,6 +32,7 @@ type consoleActor struct {
 	// asked is how many actors were asked since the console has started, silent how many of
 	// them did not answer in time.
 	asked, silent uint64
+	busiest       busiest
 }
 
 // inspection is one look at an actor that is under way.
@@ -85,6 +86,16 @@ func (c *consoleActor) Receive(ctx actor.Context) {
 		c.inspect(ctx.Sender(), m)
 	case *messages.ErrorsRequest:
 		c.s.answer(ctx.Sender(), c.self, c.errors(m))
+	case *messages.LookupRequest:
+		c.s.lookup(rt.Envelope{Message: m, Sender: ctx.Sender()}, c.self)
+	case *messages.BusiestRequest:
+		c.s.answer(ctx.Sender(), c.self, c.busiest.answer(c.s.Registry, m))
+	case *messages.LogRequest:
+		c.s.answer(ctx.Sender(), c.self, c.s.logged(m))
+	case *messages.SettingsRequest:
+		c.s.answer(ctx.Sender(), c.self, c.s.set(ctx.Sender(), m))
+	case *messages.ControlRequest:
+		c.s.control(ctx.Sender(), c.self, m)
 	case *inspected:
 		c.inspected(m)
 	case *missed:

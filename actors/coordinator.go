@@ -145,7 +145,7 @@ func (c *coordinatorActor) refusal(o order) *messages.Failure {
 	case c.s.quarantined() != "":
 		return messages.Fail(messages.CodeNotReady, "%s", c.s.quarantined())
 	case o.round > 0: // was let in before
-	case c.s.unanswered.Load() >= int64(c.s.MaxRequests), c.inFlight >= lingerFactor*c.s.MaxRequests:
+	case c.s.unanswered.Load() >= c.s.maxRequests.Load(), int64(c.inFlight) >= lingerFactor*c.s.maxRequests.Load():
 		c.s.Counters.Shed.Add(1)
 		f := messages.Fail(messages.CodeOverloaded, "%s has %d requests in flight; try again", c.s.Self, c.inFlight)
 		f.RetryAfterMs = 50

@@ -247,12 +247,12 @@ type hintChange struct {
 // full is the refusal of a node that keeps as much for others as it may; what it
 // has it never drops to make room.
 func (v *vnodeActor) full(more int) *messages.Failure {
-	have := v.s.hints.count()
-	if have.Bytes+int64(more) <= v.s.HintBytes {
+	have, most := v.s.hints.count(), v.s.hintBytes.Load()
+	if have.Bytes+int64(more) <= most {
 		return nil
 	}
 	v.s.Counters.HintsRefused.Add(1)
-	f := messages.Fail(messages.CodeOverloaded, "%s keeps no more hints: %d of %d bytes", v.s.Self, have.Bytes, v.s.HintBytes)
+	f := messages.Fail(messages.CodeOverloaded, "%s keeps no more hints: %d of %d bytes", v.s.Self, have.Bytes, most)
 	f.RetryAfterMs = 1000
 	return f
 }

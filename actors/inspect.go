@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/dynactor/dynactor/dynamo"
+	"github.com/dynactor/dynactor/dynamo/member"
 	"github.com/dynactor/dynactor/messages"
 )
 
@@ -53,14 +54,7 @@ func (v *vnodeActor) Inspect() messages.Fields {
 	if doc := v.s.Document(); doc != nil {
 		roles := messages.Fields{}
 		for _, n := range replicaCounts(doc) {
-			role := "no replica"
-			switch {
-			case doc.Authoritative(v.partition, n, v.s.Self):
-				role = "replica"
-			case doc.Holds(v.partition, n, v.s.Self):
-				role = "replica that is being filled"
-			}
-			roles = roles.Add(ofN(n), role)
+			roles = roles.Add(ofN(n), v.s.role(doc, v.partition, n))
 		}
 		f = f.Add("role", roles).Add("movement", doc.Phase(v.partition))
 	}
@@ -69,6 +63,17 @@ func (v *vnodeActor) Inspect() messages.Fields {
 	}
 	f = f.Add("waiting until it opens", len(v.waiting.all)).Add("answers waiting for the disk", uint64(v.unsynced.Load()))
 	return v.inspectLoss(v.inspectHints(v.inspectTrees(f)))
+}
+
+// role is what the node is, in words, to keys of a partition with n replicas.
+func (s *Services) role(doc *member.Document, p dynamo.Partition, n int) string {
+	switch {
+	case doc.Authoritative(p, n, s.Self):
+		return "replica"
+	case doc.Holds(p, n, s.Self):
+		return "replica that is being filled"
+	}
+	return "no replica"
 }
 
 func (v *vnodeActor) inspectTrees(f messages.Fields) messages.Fields {
@@ -141,7 +146,7 @@ func (c *coordinatorActor) Inspect() messages.Fields {
 		state = "in quarantine"
 	}
 	k := c.s.Counters
-	return messages.Fields{}.Add("state", state).Add("in flight", c.inFlight).Add("not answered yet", int(c.s.unanswered.Load())).Add("at most", c.s.MaxRequests).
+	return messages.Fields{}.Add("state", state).Add("in flight", c.inFlight).Add("not answered yet", int(c.s.unanswered.Load())).Add("at most", int(c.s.maxRequests.Load())).
 		Add("gets that found", k.GetsFound.Load()).Add("gets that found nothing", k.GetsNotFound.Load()).Add("gets that failed", k.GetsFailed.Load()).
 		Add("puts done", k.PutsDone.Load()).Add("puts that failed", k.PutsFailed.Load()).Add("puts passed on", k.Forwards.Load()).
 		Add("read repairs", k.Repairs.Load()).Add("reads with siblings", k.Siblings.Load())

@@ -46,10 +46,16 @@ func NewNode(c Config) *Node {
 		c.Failures = &rt.Failures{}
 		c.Log = slog.New(c.Failures.Handler(c.Log.Handler()))
 	}
+	if c.Lines == nil {
+		c.Lines = &rt.Lines{}
+		c.Log = slog.New(c.Lines.Handler(c.Log.Handler()))
+	}
 	s := &Services{
 		Config: c, Counters: &Counters{}, run: rand.Uint64(), losses: newLossTable(),
 		Wheel: rt.NewWheel(c.System, 0), Readers: rt.NewWorkers(c.ReaderCount, readerQueue, func(reason any) { c.Log.Error("a read of the store panicked", "reason", reason) }),
 	}
+	s.maxRequests.Store(int64(c.MaxRequests))
+	s.hintBytes.Store(c.HintBytes)
 	return &Node{services: s}
 }
 

@@ -38,6 +38,8 @@ type Services struct {
 	losses     lossTable
 	// moving are the partitions of which a transfer or a fill runs here.
 	moving atomic.Pointer[map[dynamo.Partition]bool]
+	// maxRequests and hintBytes are the two limits as they are now: operators may change them.
+	maxRequests, hintBytes atomic.Int64
 	// run is random, of this run of the process.
 	run       uint64
 	peers     peerTable
@@ -72,6 +74,14 @@ type Config struct {
 	// Failures keeps what went wrong; Log's handler is of it. nil: the node makes its own, and
 	// wraps Log.
 	Failures *rt.Failures
+	// Lines keeps what was logged lately; Log's handler is of it. nil: the node makes its own,
+	// and wraps Log.
+	Lines *rt.Lines
+	// LogLevel, if set, is what Log's handler goes by: operators may change it.
+	LogLevel *slog.LevelVar
+	// MayControl is why a client may not change settings, restart and kill actors, nil if it
+	// may. nil: nobody may.
+	MayControl func(client string) error
 	// MaxValue is the largest value that a client may write, in bytes.
 	MaxValue int
 	// MaxRequests is how many requests may await their answer before the node

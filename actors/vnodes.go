@@ -26,6 +26,8 @@ type vnodesActor struct {
 	s *Services
 	// stopping: a child spawned now would be told by nobody to stop.
 	stopping bool
+	// again are the vnodes that stop because an operator has killed them.
+	again map[string]bool
 }
 
 // document tells an actor of a cluster document that came into force.
@@ -39,7 +41,7 @@ func newVnodes(s *Services) *actor.Props {
 		s.Log.Error("vnode failed too often and stays down", slog.String("actor", child.Id), slog.Any("reason", reason))
 		s.vnodes.gone(child.Id, fmt.Sprintf("failed more than %d times in a minute: %v", vnodeRestarts, reason))
 	})
-	return actor.PropsFromProducer(func() actor.Actor { return &vnodesActor{s: s} }, flat,
+	return actor.PropsFromProducer(func() actor.Actor { return &vnodesActor{s: s, again: map[string]bool{}} }, flat,
 		actor.WithMailbox(rt.NewMailbox(rt.MailboxOptions{Registry: s.Registry})),
 		actor.WithSupervisor(strategy))
 }
@@ -61,8 +63,10 @@ func (v *vnodesActor) Receive(ctx actor.Context) {
 		}
 	case *actor.Stopping:
 		v.stopping = true
+	case *killVnode:
+		v.kill(ctx, m)
 	case *actor.Terminated:
-		v.s.vnodes.gone(m.GetWho().GetId(), "stopped")
+		v.ended(ctx, m.GetWho().GetId())
 	}
 }
 

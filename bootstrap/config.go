@@ -79,6 +79,9 @@ type Config struct {
 	// TLSCert, TLSKey, TLSCA are files in PEM form; with them, links use TLS
 	// 1.3 and nodes show certificates to each other. All three or none.
 	TLSCert, TLSKey, TLSCA string
+	// ConsoleControl lets operators change settings, restart and kill actors while the node
+	// runs; with TLS only those whose certificate names an operator.
+	ConsoleControl bool
 	// LogLevel is debug, info, warn or error; LogFormat text or json.
 	LogLevel, LogFormat string
 }

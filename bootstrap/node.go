@@ -45,6 +45,8 @@ type Node struct {
 	log       *slog.Logger
 	registry  *rt.Registry // of all actors, those of links too
 	failures  *rt.Failures // what went wrong lately
+	lines     *rt.Lines    // what was logged lately
+	level     *slog.LevelVar
 	engine    storage.Engine
 	identity  Identity
 	system    *actor.ActorSystem
@@ -97,14 +99,14 @@ func Start(c Config, o Options) (*Node, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	log, err := NewLogger(o.LogTo, c.LogLevel, c.LogFormat)
+	log, level, err := newLogger(o.LogTo, c)
 	if err != nil {
 		return nil, errors.Join(err, o.close())
 	}
 	n := &Node{
-		config: c, registry: rt.NewRegistry(), failures: &rt.Failures{}, fatal: make(chan error, 1), linked: newLinkGate(), connected: map[string]bool{},
+		config: c, registry: rt.NewRegistry(), failures: &rt.Failures{}, lines: &rt.Lines{}, level: level, fatal: make(chan error, 1), linked: newLinkGate(), connected: map[string]bool{},
 	}
-	n.log = slog.New(n.failures.Handler(log.With(slog.String("node", c.Name)).Handler()))
+	n.log = slog.New(n.failures.Handler(n.lines.Handler(log.With(slog.String("node", c.Name)).Handler())))
 	n.life, n.cancel = context.WithCancel(context.Background())
 	for _, step := range []func(Options) error{n.own, n.listen, n.openStore, n.startLinks, n.startActors, n.startHTTP, n.startDiscovery} {
 		if err := step(o); err != nil {
@@ -302,7 +304,7 @@ func (n *Node) startActors(o Options) error {
 		return err
 	}
 	n.actors = actors.NewNode(actors.Config{
-		Self: dynamo.NodeID(n.config.Name), System: n.system, Engine: n.engine, Log: n.log, Registry: n.registry, Failures: n.failures,
+		Self: dynamo.NodeID(n.config.Name), System: n.system, Engine: n.engine, Log: n.log, Registry: n.registry, Failures: n.failures, Lines: n.lines, LogLevel: n.level, MayControl: n.mayControl(),
 		Now:       func() dynamo.Timestamp { return dynamo.Timestamp(o.Now().UnixNano()) },
 		HintBytes: int64(n.config.HintsMB) << 20, MaxValue: n.config.MaxValue, MaxRequests: n.config.MaxRequests, Timeout: n.config.Timeout,
 		ExchangeInterval: n.config.AAEInterval, BackgroundFloor: float64(n.config.BackgroundFloor) / 100, Reap: n.config.Reap == "on", MessageLife: o.MessageLife,

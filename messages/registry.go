@@ -129,6 +129,17 @@ var table = [...]Info{
 	50: {Name: "InspectReply", FromNode: []string{TargetClient}, make: func() proto.Message { return new(InspectReply) }},
 	51: {Name: "ErrorsRequest", Request: true, FromClient: []string{TargetConsole}, make: func() proto.Message { return new(ErrorsRequest) }},
 	52: {Name: "ErrorsReply", FromNode: []string{TargetClient}, make: func() proto.Message { return new(ErrorsReply) }},
+
+	57: {Name: "LookupRequest", Request: true, FromClient: []string{TargetConsole}, make: func() proto.Message { return new(LookupRequest) }},
+	58: {Name: "LookupReply", FromNode: []string{TargetClient}, make: func() proto.Message { return new(LookupReply) }},
+	59: {Name: "BusiestRequest", Request: true, FromClient: []string{TargetConsole}, make: func() proto.Message { return new(BusiestRequest) }},
+	60: {Name: "BusiestReply", FromNode: []string{TargetClient}, make: func() proto.Message { return new(BusiestReply) }},
+	61: {Name: "LogRequest", Request: true, FromClient: []string{TargetConsole}, make: func() proto.Message { return new(LogRequest) }},
+	62: {Name: "LogReply", FromNode: []string{TargetClient}, make: func() proto.Message { return new(LogReply) }},
+	63: {Name: "SettingsRequest", Request: true, FromClient: []string{TargetConsole}, make: func() proto.Message { return new(SettingsRequest) }},
+	64: {Name: "SettingsReply", FromNode: []string{TargetClient}, make: func() proto.Message { return new(SettingsReply) }},
+	65: {Name: "ControlRequest", Request: true, FromClient: []string{TargetConsole}, make: func() proto.Message { return new(ControlRequest) }},
+	66: {Name: "ControlReply", FromNode: []string{TargetClient}, make: func() proto.Message { return new(ControlReply) }},
 }
 
 func init() {
@@ -251,6 +262,26 @@ func rareNumberOf(m any) (Number, bool) {
 		return 51, true
 	case *ErrorsReply:
 		return 52, true
+	case *LookupRequest:
+		return 57, true
+	case *LookupReply:
+		return 58, true
+	case *BusiestRequest:
+		return 59, true
+	case *BusiestReply:
+		return 60, true
+	case *LogRequest:
+		return 61, true
+	case *LogReply:
+		return 62, true
+	case *SettingsRequest:
+		return 63, true
+	case *SettingsReply:
+		return 64, true
+	case *ControlRequest:
+		return 65, true
+	case *ControlReply:
+		return 66, true
 	}
 	return 0, false
 }
@@ -376,3 +407,18 @@ func (x *InspectRequest) SetTimeoutMs(ms uint32) { x.TimeoutMs = ms }
 
 // SetTimeoutMs lowers the time left; the link does so on receipt.
 func (x *ErrorsRequest) SetTimeoutMs(ms uint32) { x.TimeoutMs = ms }
+
+// SetTimeoutMs lowers the time left; the link does so on receipt.
+func (x *LookupRequest) SetTimeoutMs(ms uint32) { x.TimeoutMs = ms }
+
+// SetTimeoutMs lowers the time left; the link does so on receipt.
+func (x *BusiestRequest) SetTimeoutMs(ms uint32) { x.TimeoutMs = ms }
+
+// SetTimeoutMs lowers the time left; the link does so on receipt.
+func (x *LogRequest) SetTimeoutMs(ms uint32) { x.TimeoutMs = ms }
+
+// SetTimeoutMs lowers the time left; the link does so on receipt.
+func (x *SettingsRequest) SetTimeoutMs(ms uint32) { x.TimeoutMs = ms }
+
+// SetTimeoutMs lowers the time left; the link does so on receipt.
+func (x *ControlRequest) SetTimeoutMs(ms uint32) { x.TimeoutMs = ms }

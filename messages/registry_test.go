@@ -17,6 +17,7 @@ var parts = map[protoreflect.Name]bool{
 	"Ballot": true, "Vote": true, "RegisterState": true, "NodeRow": true, "NodeState": true, "TransferState": true, "Forced": true,
 	"TreeRoot": true, "TreeNodes": true, "TreeLeaves": true, "RecordNames": true, "RecordPage": true, "LeafList": true, "ExchangeState": true, "BackgroundWork": true, "ReapKey": true,
 	"ActorState": true, "ActorPanic": true, "ActorFields": true, "ActorField": true, "NodeError": true,
+	"KeyCopy": true, "BusyActor": true, "LogLine": true, "Setting": true,
 }
 
 // TestEveryMessageHasItsNumber: what is generated is in the table or a part of
@@ -146,6 +147,11 @@ node    ReapsReply       -> client/1
 node    ActorsReply      -> client/1
 node    InspectReply     -> client/1
 node    ErrorsReply      -> client/1
+node    LookupReply      -> client/1
+node    BusiestReply     -> client/1
+node    LogReply         -> client/1
+node    SettingsReply    -> client/1
+node    ControlReply     -> client/1
 client  GetRequest       -> coordinator
 client  PutRequest       -> coordinator
 client  RingRequest      -> membership
@@ -159,6 +165,11 @@ client  ReapsRequest     -> reaps
 client  ActorsRequest    -> console
 client  InspectRequest   -> console
 client  ErrorsRequest    -> console
+client  LookupRequest    -> console
+client  BusiestRequest   -> console
+client  LogRequest       -> console
+client  SettingsRequest  -> console
+client  ControlRequest   -> console
 `
 	targets := []string{
 		"coordinator", "vnode/1", "get/1", "put/1", "forward/1", "membership", "client/1", "node", "transfer/1", "fill/1", "exchange/1", "detector", "transfers", "exchanges", "admission", "reap/1", "reaps", "console", "vnodes", "links", "links/n1", "",

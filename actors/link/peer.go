@@ -3,6 +3,7 @@ package link
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"math/rand/v2"
 	"sync"
@@ -414,6 +415,9 @@ func (p *peer) publish() {
 	}
 	if c := p.lanes[LaneRequest].conn; c != nil {
 		s.dialled, s.limited, s.encrypted = c.wire.dialled, c.limited, p.links.config.TLS != nil
+		if t, ok := c.wire.Conn.(*tls.Conn); ok {
+			s.operator = IsOperator(t.ConnectionState())
+		}
 	}
 	p.outlet.snapshot.Store(s)
 }

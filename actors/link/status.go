@@ -34,6 +34,7 @@ type snapshot struct {
 	dialled   bool
 	encrypted bool
 	limited   bool
+	operator  bool
 }
 
 // PeerStatus is one link for the console. It is read without the link actor's
@@ -54,6 +55,8 @@ type PeerStatus struct {
 	Dialled bool
 	// Encrypted: it runs over TLS.
 	Encrypted bool
+	// Operator: its verified certificate names an operator (IsOperator).
+	Operator bool
 	// FoundingOnly: one end has no cluster id yet.
 	FoundingOnly bool
 	// QueuedMessages and QueuedBytes wait to be written, over both lanes.
@@ -121,7 +124,7 @@ func (o *outlet) status() PeerStatus {
 		s.Role, s.Start, s.Address = snap.role, snap.start, snap.address
 		s.State, s.Bulk = snap.states[LaneRequest], snap.states[LaneBulk]
 		s.Since, s.LastError = snap.since, snap.lastError
-		s.Dialled, s.Encrypted, s.FoundingOnly = snap.dialled, snap.encrypted, snap.limited
+		s.Dialled, s.Encrypted, s.FoundingOnly, s.Operator = snap.dialled, snap.encrypted, snap.limited, snap.operator
 	}
 	if r := o.lastRefusal.Load(); r != nil && s.LastError == "" {
 		s.LastError = r.Error()

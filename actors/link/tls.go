@@ -5,6 +5,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/dynactor/dynactor/messages"
 )
@@ -36,6 +38,25 @@ func VerifyNodeName(state tls.ConnectionState, hello Hello) error {
 		}
 	}
 	return fmt.Errorf("the certificate of %q does not name %q", leaf.Subject.CommonName, want)
+}
+
+// operatorName is the name in a certificate that lets its holder change a node: DNS name or
+// URI "operator", or "operator." and a person's name.
+const operatorName = "operator"
+
+// IsOperator reports whether a verified certificate names an operator.
+func IsOperator(state tls.ConnectionState) bool {
+	if len(state.VerifiedChains) == 0 {
+		return false
+	}
+	leaf := state.VerifiedChains[0][0]
+	names := slices.Clone(leaf.DNSNames)
+	for _, uri := range leaf.URIs {
+		names = append(names, uri.String())
+	}
+	return slices.ContainsFunc(names, func(name string) bool {
+		return name == operatorName || strings.HasPrefix(name, operatorName+".")
+	})
 }
 
 // serverTLS is the configured TLS for accepted connections.

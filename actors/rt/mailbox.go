@@ -147,9 +147,12 @@ func (m *mailbox) admit(message any, e *entry, isControl bool) bool {
 }
 
 func (m *mailbox) refuse(sender *actor.PID, message any) {
-	if v, ok := message.(*Visit); ok {
+	switch v := message.(type) {
+	case *Visit:
 		v.Missed(nil)
 		return
+	case *failNow:
+		return // it has ended, or has more important things to do
 	}
 	m.shed.Add(1)
 	if m.options.Shed != nil {
@@ -267,7 +270,7 @@ func (m *mailbox) escalate() {
 }
 
 func (m *mailbox) tellFailed(failed any) {
-	if m.options.Failed == nil {
+	if m.options.Failed == nil || failed == nil {
 		return
 	}
 	message, sender := unwrap(failed)
@@ -336,9 +339,12 @@ func (m *mailbox) runControl() {
 	}
 	m.controls.Add(-1)
 	m.mu.Unlock()
-	if v, ok := e.message.(*Visit); ok {
+	switch v := e.message.(type) {
+	case *Visit:
 		m.visit(v)
 		return
+	case *failNow:
+		panic(v.reason) // see escalate
 	}
 	if !m.drop(&e) {
 		m.invoke(e.message)

@@ -24,6 +24,8 @@ type connection struct {
 	Cluster string        `help:"The cluster's name." default:"dynactor"`
 	Timeout time.Duration `help:"Time for one request." default:"5s"`
 	TLSCA   string        `name:"tls-ca" help:"Use TLS and trust this authority (PEM)." type:"path"`
+	TLSCert string        `name:"tls-cert" help:"Certificate to show (PEM), for operators who change nodes with the console." type:"path"`
+	TLSKey  string        `name:"tls-key" help:"Key of the certificate (PEM)." type:"path"`
 }
 
 // open connects a client; the caller closes it.
@@ -40,6 +42,16 @@ func (c *connection) open() (*client.Client, error) {
 			return nil, fmt.Errorf("%s holds no certificate", c.TLSCA)
 		}
 		config.TLS = &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: pool}
+	}
+	if c.TLSCert != "" || c.TLSKey != "" {
+		if config.TLS == nil {
+			return nil, usageError("--tls-cert takes --tls-ca")
+		}
+		pair, err := tls.LoadX509KeyPair(c.TLSCert, c.TLSKey)
+		if err != nil {
+			return nil, err
+		}
+		config.TLS.Certificates = []tls.Certificate{pair}
 	}
 	return client.New(config)
 }

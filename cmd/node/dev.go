@@ -146,7 +146,7 @@ func (c *devCmd) start(self string, i int) (*devNode, error) {
 	args := []string{
 		"start", "--name=" + n.name, "--cluster=" + c.Cluster, "--listen=" + n.address, "--http=" + n.http,
 		"--data-dir=" + filepath.Join(c.DataDir, n.name), "--partitions=" + strconv.Itoa(c.Partitions),
-		"--auto-join",
+		"--auto-join", "--console-control",
 	}
 	if c.Config != "" {
 		args = append(args, "--config="+c.Config)

@@ -44,6 +44,7 @@ type startCmd struct {
 	TLSCA           string        `name:"tls-ca" help:"Authority that signs nodes (PEM)." type:"path"`
 	LogLevel        string        `help:"debug, info, warn or error." default:"info"`
 	LogFormat       string        `help:"text or json." default:"text"`
+	ConsoleControl  bool          `help:"Let node console change settings, restart and kill actors; with TLS only for certificates that name operator or operator.NAME."`
 	Config          string        `help:"YAML file with the same settings, and buckets to create at the founding." type:"path"`
 }
 
@@ -54,7 +55,7 @@ func (c *startCmd) config() (bootstrap.Config, bootstrap.File, error) {
 		Seeds: c.Seed, Consul: c.Consul, Found: c.Found, Expect: c.Expect, AutoJoin: c.AutoJoin, Zone: c.Zone, Capacity: c.Capacity,
 		Partitions: c.Partitions, MaxValue: c.MaxValue, MaxRequests: c.MaxRequests, Timeout: c.Timeout, CacheMB: c.CacheMB, HintsMB: c.HintsMB, AAEInterval: c.AAEInterval,
 		BackgroundFloor: c.BackgroundFloor, Reap: c.Reap,
-		TLSCert: c.TLSCert, TLSKey: c.TLSKey, TLSCA: c.TLSCA, LogLevel: c.LogLevel, LogFormat: c.LogFormat,
+		TLSCert: c.TLSCert, TLSKey: c.TLSKey, TLSCA: c.TLSCA, LogLevel: c.LogLevel, LogFormat: c.LogFormat, ConsoleControl: c.ConsoleControl,
 	}
 	var file bootstrap.File
 	if c.Config != "" {
