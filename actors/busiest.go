@@ -1,7 +1,6 @@
 package actors
 
 import (
-	"cmp"
 	"slices"
 	"time"
 
@@ -36,7 +35,7 @@ func (b *busiest) answer(registry *rt.Registry, m *messages.BusiestRequest) any 
 		b.look(registry, now)
 	}
 	if b.answers[by] == nil {
-		slices.SortStableFunc(b.all, func(x, y messages.Busy) int { return -compareBusy(by, &x, &y) })
+		slices.SortStableFunc(b.all, func(x, y messages.Busy) int { return by.Compare(&x, &y) })
 		b.answers[by] = messages.FromBusiest(b.all, len(b.all))
 	}
 	whole := b.answers[by]
@@ -61,26 +60,4 @@ func (b *busiest) look(registry *rt.Registry, now time.Time) {
 		b.all = append(b.all, x)
 	}
 	b.at, b.handled, b.answers = now, handled, [messages.EndOfBy]*messages.BusiestReply{}
-}
-
-// stuck is how an actor is that needs somebody to look: 2 it has failed, 1 it does not come
-// back from its handler.
-func stuck(a *messages.Busy) int {
-	switch {
-	case a.Suspended:
-		return 2
-	case a.InHandler >= time.Second:
-		return 1
-	}
-	return 0
-}
-
-func compareBusy(by messages.By, x, y *messages.Busy) int {
-	switch by {
-	case messages.ByWaiting:
-		return cmp.Or(cmp.Compare(x.Queued+x.Control, y.Queued+y.Control), cmp.Compare(x.Rate, y.Rate))
-	case messages.ByOldest:
-		return cmp.Or(cmp.Compare(max(x.Oldest, x.InHandler), max(y.Oldest, y.InHandler)), cmp.Compare(x.Rate, y.Rate))
-	}
-	return cmp.Or(cmp.Compare(stuck(x), stuck(y)), cmp.Compare(x.Rate, y.Rate), cmp.Compare(x.Queued, y.Queued))
 }

@@ -148,7 +148,7 @@ func (c *Cluster) once(ctx context.Context, node string, asked *messages.Cluster
 		if m.GetOperation() == messages.OperationStatus {
 			kind = ErrUnavailable
 		}
-		return ClusterStatus{}, nil, &Error{Kind: kind, Node: node, Text: "no answer", Cause: err}
+		return ClusterStatus{}, nil, &Error{Kind: kind, Node: node, Text: noAnswer, Cause: err}
 	}
 	switch r := reply.message.(type) {
 	case *messages.Failure:
@@ -231,6 +231,9 @@ func ofAll[T any](nodes []string, ask func(node string) ([]T, error)) ([]T, erro
 // memberWait is how long a member may take to be connected and to answer.
 const memberWait = 2 * time.Second
 
+// noAnswer is the text of an error about what was asked, and may have been carried out.
+const noAnswer = "no answer"
+
 // askMember asks an actor of one member.
 func askMember[R proto.Message](ctx context.Context, c *Client, node, target string, m proto.Message) (R, error) {
 	var none R
@@ -241,7 +244,7 @@ func askMember[R proto.Message](ctx context.Context, c *Client, node, target str
 	}
 	reply, err := c.ask(ctx, node, target, m)
 	if err != nil {
-		return none, &Error{Kind: ErrUnavailable, Node: node, Text: "no answer", Cause: err}
+		return none, &Error{Kind: ErrUnavailable, Node: node, Text: noAnswer, Cause: err}
 	}
 	switch r := reply.message.(type) {
 	case *messages.Failure:

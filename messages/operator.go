@@ -1,6 +1,7 @@
 package messages
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -166,6 +167,29 @@ const (
 	// EndOfBy is no order, but how many there are.
 	EndOfBy
 )
+
+// Compare is negative when x has more to do than y.
+func (b By) Compare(x, y *Busy) int {
+	switch b {
+	case ByWaiting:
+		return cmp.Or(cmp.Compare(y.Queued+y.Control, x.Queued+x.Control), cmp.Compare(y.Rate, x.Rate))
+	case ByOldest:
+		return cmp.Or(cmp.Compare(max(y.Oldest, y.InHandler), max(x.Oldest, x.InHandler)), cmp.Compare(y.Rate, x.Rate))
+	}
+	return cmp.Or(cmp.Compare(y.stuck(), x.stuck()), cmp.Compare(y.Rate, x.Rate), cmp.Compare(y.Queued, x.Queued))
+}
+
+// stuck is how much an actor needs somebody to look: 2 it has failed, 1 it does not come back
+// from its handler.
+func (b *Busy) stuck() int {
+	switch {
+	case b.Suspended:
+		return 2
+	case b.InHandler >= time.Second:
+		return 1
+	}
+	return 0
+}
 
 // ToBusiest checks a request for the busiest actors.
 func ToBusiest(m *BusiestRequest) (by By, limit int, err error) {

@@ -28,7 +28,7 @@ func showBackground(w io.Writer, all []client.Background) error {
 		if b.Changed > 0 {
 			set = ago(b.Changed).String() + " ago"
 		}
-		fmt.Fprintf(t, "%s\t%.0f%%\t%.0f%%\t%v\t%v\t%d\t%d\t%s\t%s\n", b.Node, 100*b.Share, 100*b.Used, b.With, b.Without, len(b.Working), len(b.Waiting), set, b.Why)
+		fmt.Fprintf(t, "%s\t%.0f%%\t%.0f%%\t%v\t%v\t%d\t%d\t%s\t%s\n", safe(b.Node), 100*b.Share, 100*b.Used, b.With, b.Without, len(b.Working), len(b.Waiting), set, safe(b.Why))
 	}
 	fmt.Fprintln(t, "\nNODE\tKIND\tSLICES\tTIME\tNOW")
 	for _, b := range all {
@@ -39,7 +39,7 @@ func showBackground(w io.Writer, all []client.Background) error {
 					now = append(now, worker)
 				}
 			}
-			fmt.Fprintf(t, "%s\t%s\t%d\t%v\t%s\n", b.Node, x.Kind, x.Slices, x.Took.Round(time.Millisecond), dash(strings.Join(now[:min(len(now), shownWorkers)], " ")))
+			fmt.Fprintf(t, "%s\t%s\t%d\t%v\t%s\n", safe(b.Node), safe(x.Kind), x.Slices, x.Took.Round(time.Millisecond), safe(dash(strings.Join(now[:min(len(now), shownWorkers)], " "))))
 		}
 	}
 	return t.Flush()

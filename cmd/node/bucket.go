@@ -115,15 +115,12 @@ type bucketSetCmd struct {
 	properties
 }
 
-// Run changes a bucket. When the cluster changes in between, it looks again.
+// Run changes a bucket.
 func (c *bucketSetCmd) Run(s *streams) error {
 	return c.one(func(cl *client.Client) error {
 		ctx, cancel := context.WithTimeout(context.Background(), c.Timeout)
 		defer cancel()
-		status, err := c.set(ctx, cl.Cluster())
-		for errors.Is(err, client.ErrChanged) && ctx.Err() == nil {
-			status, err = c.set(ctx, cl.Cluster())
-		}
+		status, err := setBucket(ctx, cl.Cluster(), c.Name, c.apply)
 		if err != nil {
 			return err
 		}
@@ -131,24 +128,29 @@ func (c *bucketSetCmd) Run(s *streams) error {
 	})
 }
 
-// set changes what was given of the properties as they are now.
-func (c *bucketSetCmd) set(ctx context.Context, cl *client.Cluster) (client.ClusterStatus, error) {
-	status, err := cl.Status(ctx)
-	if err != nil {
-		return status, err
+// setBucket changes a bucket's properties as they are now. When the cluster changes in
+// between, it looks again.
+func setBucket(ctx context.Context, cl *client.Cluster, name string, change func(*bucket.Properties) error) (status client.ClusterStatus, err error) {
+	for {
+		if status, err = cl.Status(ctx); err != nil {
+			return status, err
+		}
+		p, created := status.Document.Bucket(name)
+		if !created {
+			return status, fmt.Errorf("%w: %q; see node bucket create", member.ErrNoBucket, name)
+		}
+		if err := change(&p); err != nil {
+			return status, err
+		}
+		b := member.Bucket{Name: name, Properties: p}
+		if err := b.Validate(); err != nil {
+			return status, usageError(err.Error())
+		}
+		status, err = cl.SetBucket(ctx, b, status.Document.Version)
+		if !errors.Is(err, client.ErrChanged) || ctx.Err() != nil {
+			return status, err
+		}
 	}
-	p, created := status.Document.Bucket(c.Name)
-	if !created {
-		return status, fmt.Errorf("%w: %q; see node bucket create", member.ErrNoBucket, c.Name)
-	}
-	if err := c.apply(&p); err != nil {
-		return status, err
-	}
-	b := member.Bucket{Name: c.Name, Properties: p}
-	if err := b.Validate(); err != nil {
-		return status, usageError(err.Error())
-	}
-	return cl.SetBucket(ctx, b, status.Document.Version)
 }
 
 type bucketListCmd struct{ operator }
@@ -181,6 +183,13 @@ type bucketJSON struct {
 
 // show prints all buckets that were created.
 func (o *operator) show(w io.Writer, status client.ClusterStatus) error {
+	if o.JSON {
+		return writeJSON(w, bucketsJSON(status))
+	}
+	return showBuckets(w, status)
+}
+
+func bucketsJSON(status client.ClusterStatus) []bucketJSON {
 	all := []bucketJSON{}
 	for _, b := range status.Document.Buckets {
 		p := b.Properties
@@ -188,13 +197,14 @@ func (o *operator) show(w io.Writer, status client.ClusterStatus) error {
 			b.Name, p.Quorum.N, p.Quorum.R, p.Quorum.W, p.Quorum.PR, p.Quorum.PW, p.Durability.String(), p.Conflicts.String(), p.TTL.Milliseconds(),
 		})
 	}
-	if o.JSON {
-		return writeJSON(w, all)
-	}
+	return all
+}
+
+func showBuckets(w io.Writer, status client.ClusterStatus) error {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(t, "BUCKET\tN\tR\tW\tPR\tPW\tDURABILITY\tCONFLICTS\tTTL")
-	for _, b := range all {
-		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%d\t%d\t%s\t%s\t%v\n", b.Name, b.N, b.R, b.W, b.PR, b.PW, b.Durability, b.Conflicts, time.Duration(b.TTLMillis)*time.Millisecond)
+	for _, b := range bucketsJSON(status) {
+		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%d\t%d\t%s\t%s\t%v\n", safe(b.Name), b.N, b.R, b.W, b.PR, b.PW, b.Durability, b.Conflicts, time.Duration(b.TTLMillis)*time.Millisecond)
 	}
 	return t.Flush()
 }

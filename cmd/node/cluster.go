@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -168,7 +167,7 @@ func (c *clusterMembersCmd) Run(s *streams) error { return c.do(s, statusOf, sho
 
 func showMembers(w io.Writer, status client.ClusterStatus) error {
 	d := status.Document
-	fmt.Fprintf(w, "Cluster %s, version %d, as %s sees it:\n", d.ClusterName, d.Version, status.Asked)
+	fmt.Fprintf(w, "Cluster %s, version %d, as %s sees it:\n", safe(d.ClusterName), d.Version, safe(status.Asked))
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(t, "MEMBER\tSTATUS\tSEEN\tADDRESS\tZONE\tCAPACITY\tPARTITIONS\tDATA")
 	known := map[dynamo.NodeID]client.NodeStatus{}
@@ -185,7 +184,7 @@ func showMembers(w io.Writer, status client.ClusterStatus) error {
 		if n.Counter > 0 {
 			data = fmt.Sprintf("%d MB", n.Bytes>>20)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\n", m.ID, statusWord(m), seen(m, n), address, dash(m.Zone), m.Capacity,
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\n", safe(string(m.ID)), statusWord(m), seen(m, n), safe(address), safe(dash(m.Zone)), m.Capacity,
 			len(d.Settled.PartitionsOf(m.ID, ring.Focus)), data)
 	}
 	return t.Flush()
@@ -355,11 +354,4 @@ func (c *clusterClearCmd) Run(s *streams) error {
 			_, err := fmt.Fprintln(w, "Nothing is staged any more.")
 			return err
 		})
-}
-
-// writeJSON prints JSON for scripts.
-func writeJSON(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
-	e.SetEscapeHTML(false)
-	return e.Encode(v)
 }

@@ -10,29 +10,9 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/dynactor/dynactor/client"
 )
-
-// safe is a text that does nothing to a terminal: what cannot be printed is escaped.
-func safe(s string) string {
-	var out strings.Builder
-	for len(s) > 0 {
-		r, size := utf8.DecodeRuneInString(s)
-		switch {
-		case r == utf8.RuneError && size == 1:
-			fmt.Fprintf(&out, `\x%02x`, s[0])
-		case unicode.IsPrint(r):
-			out.WriteRune(r)
-		default:
-			out.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
-		}
-		s = s[size:]
-	}
-	return out.String()
-}
 
 // actorJSON is an actor for scripts.
 type actorJSON struct {
@@ -171,23 +151,24 @@ func fieldsForScripts(l client.List) []fieldJSON {
 	return out
 }
 
+// inspectionJSON is an actor and what it says of itself, for scripts.
+type inspectionJSON struct {
+	Actor    actorJSON   `json:"actor"`
+	Fields   []fieldJSON `json:"fields"`
+	More     bool        `json:"more,omitempty"`
+	NoAnswer string      `json:"no_answer,omitempty"`
+}
+
+func inspectionForScripts(node string, i client.Inspection) inspectionJSON {
+	return inspectionJSON{actorForScripts(node, i.Actor), fieldsForScripts(i.List), i.More, i.NoAnswer}
+}
+
 func (x *consoleSession) inspect(ctx context.Context, args []string, on string) (shown, error) {
-	status, err := x.known(ctx)
+	node, i, err := x.lookAt(ctx, args[0], on)
 	if err != nil {
 		return shown{}, err
 	}
-	node := cmp.Or(on, status.Asked)
-	i, err := x.client.Cluster().Inspect(ctx, node, args[0])
-	if err != nil {
-		return shown{}, err
-	}
-	forScripts := struct {
-		Actor    actorJSON   `json:"actor"`
-		Fields   []fieldJSON `json:"fields"`
-		More     bool        `json:"more,omitempty"`
-		NoAnswer string      `json:"no_answer,omitempty"`
-	}{actorForScripts(node, i.Actor), fieldsForScripts(i.List), i.More, i.NoAnswer}
-	return shown{forScripts, func(w io.Writer) error { return showInspection(w, node, i) }}, nil
+	return shown{inspectionForScripts(node, i), func(w io.Writer) error { return showInspection(w, node, i) }}, nil
 }
 
 // outside are the fields that are seen of any actor.

@@ -80,8 +80,8 @@ func TestConsole(t *testing.T) {
 			t.Errorf("%q: exit status %d, want %d\n%s%s", line, r.code, want.code, r.out, r.err)
 		}
 	}
-	if r := node(t, "", console()...); r.code != exitUsage || !strings.Contains(r.err, "-e help") {
-		t.Errorf("without a command: %+v", r)
+	if r := node(t, "\nhelp errors\n reboot\nhelp\n", console()...); r.code != exitUsage || !strings.Contains(r.out, "Example: errors on n3") || strings.Contains(r.out, "PATTERN") {
+		t.Errorf("read by line: %+v", r)
 	}
 }
 
@@ -104,7 +104,7 @@ func TestConsoleJSON(t *testing.T) {
 			Fields []fieldJSON `json:"fields"`
 		}
 		faults []faultJSON
-		help   []map[string]string
+		help   []helpJSON
 	)
 	for _, v := range []any{&nodes, &actors, &inspect, &faults, &help} {
 		if err := d.Decode(v); err != nil {

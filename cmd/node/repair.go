@@ -50,7 +50,7 @@ func showExchanges(w io.Writer, all []client.Exchange) error {
 	fmt.Fprintln(t, "PARTITION\tN\tREPLICAS\tLAST\tRESULT\tIN\tOUT\tKB\tMENDED\tPROBLEM")
 	for _, x := range all {
 		fmt.Fprintf(t, "%d\t%d\t%s %s\t%s\t%s\t%d\t%d\t%.1f\t%d\t%s\n",
-			x.Partition, x.N, x.Node, x.With, lastEnd(x), lastResult(x), x.In, x.Out, float64(x.Bytes)/1e3, x.Mended, dash(x.Reason))
+			x.Partition, x.N, safe(x.Node), safe(x.With), lastEnd(x), lastResult(x), x.In, x.Out, float64(x.Bytes)/1e3, x.Mended, safe(dash(x.Reason)))
 	}
 	if err := t.Flush(); err != nil {
 		return err
@@ -59,7 +59,7 @@ func showExchanges(w io.Writer, all []client.Exchange) error {
 	if !x.Verified {
 		word = "never verified, known for"
 	}
-	_, err := fmt.Fprintf(w, "%d pairs; the oldest, partition %d of %s and %s, is %s %v.\n", len(all), x.Partition, x.Node, x.With, word, ago(x.VerifiedAgo))
+	_, err := fmt.Fprintf(w, "%d pairs; the oldest, partition %d of %s and %s, is %s %v.\n", len(all), x.Partition, safe(x.Node), safe(x.With), word, ago(x.VerifiedAgo))
 	return err
 }
 
@@ -182,7 +182,7 @@ func (c *clusterRepairCmd) show(w io.Writer, r client.Repair) error {
 		return err
 	}
 	for _, p := range r.Problems {
-		fmt.Fprintln(w, " ", p)
+		fmt.Fprintln(w, " ", safe(p))
 	}
 	_, err := fmt.Fprintf(w, "%d of %d pairs of replicas compared, %d records mended, %d could not be.\n", r.Complete, r.Pairs, r.Mended, r.Damaged)
 	return err

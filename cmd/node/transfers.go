@@ -35,7 +35,7 @@ func showTransfers(w io.Writer, all []client.Transfer) error {
 		if x.Remaining > 0 {
 			left = strconv.FormatUint(x.Remaining, 10)
 		}
-		fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s\t%d\t%.1f\t%s\t%s\n", x.Node, x.Partition, x.Kind, dash(x.For), state, x.Records, rate(x)/1e6, left, dash(x.Problem))
+		fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s\t%d\t%.1f\t%s\t%s\n", safe(x.Node), x.Partition, safe(x.Kind), safe(dash(x.For)), state, x.Records, rate(x)/1e6, left, safe(dash(x.Problem)))
 	}
 	return t.Flush()
 }

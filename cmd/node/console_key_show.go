@@ -1,0 +1,83 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// show prints where a key lives, the copies side by side, and what is the matter.
+func (r *keyReport) show(w io.Writer) error {
+	fmt.Fprintf(w, "key %s in bucket %s\n", strconv.QuoteToASCII(r.Key), strconv.QuoteToASCII(r.Bucket))
+	fmt.Fprintf(w, "position %s, partition %d, n=%d\n\n", r.Position, r.Partition, r.N)
+	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(t, "NODE\tROLE\tCOPY\tSTATE\tHASH\tVERSIONS\tCLOCK")
+	for _, n := range r.Nodes {
+		role := n.Role
+		if !n.Reachable {
+			role += " (unreachable)"
+		}
+		if len(n.Copies) == 0 {
+			state := "nothing"
+			if !n.Answered {
+				state = "no answer"
+			}
+			fmt.Fprintf(t, "%s\t%s\t-\t%s\t-\t-\t-\n", safe(n.Node), safe(role), state)
+		}
+		for i, c := range n.Copies {
+			node, of, versions := n.Node, "own", []string{}
+			if i > 0 {
+				node, role = "", ""
+			}
+			if c.For != "" {
+				of = "for " + c.For
+			}
+			for _, v := range c.Versions {
+				versions = append(versions, v.Dot)
+			}
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", safe(node), safe(role), safe(of), c.State, dash(c.Hash), dash(strings.Join(versions, " ")), dash(strings.Join(c.Clock, " ")))
+		}
+		if n.Problem != "" {
+			fmt.Fprintf(t, "\t%s\t\t\t\t\t\n", safe(n.Problem))
+		}
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	if err := r.showVersions(w); err != nil {
+		return err
+	}
+	for _, f := range r.Findings {
+		if _, err := fmt.Fprintln(w, safe(f)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *keyReport) showVersions(w io.Writer) error {
+	if len(r.Versions) == 0 {
+		_, err := fmt.Fprintln(w)
+		return err
+	}
+	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(t, "\nVERSION\tWRITTEN BY\tAT\tSIZE\tSHA-256\tEXPIRES")
+	for _, v := range r.Versions {
+		size, expires := sizeText(v.Size), "-"
+		if v.Tombstone {
+			size = "deleted"
+		}
+		if v.Expires != nil {
+			expires = v.Expires.Format(time.RFC3339)
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", v.Dot, safe(v.By), v.Time.Format(time.RFC3339Nano), size, dash(v.Hash), expires)
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintln(w)
+	return err
+}
