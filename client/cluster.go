@@ -108,8 +108,8 @@ func (c *Cluster) SetBucket(ctx context.Context, b member.Bucket, version uint64
 
 // do asks a connected node, once: what may have been carried out is not asked for again. A node
 // that does not serve, such as one that has just left, has carried out nothing: then the next
-// one is asked, each once. Only a join is what that very node is asked for, and members that are
-// given up by force are not asked.
+// one is asked, each once; so it is when a question alone is not answered. Only a join is what
+// that very node is asked for, and members that are given up by force are not asked.
 func (c *Cluster) do(ctx context.Context, m *messages.ClusterRequest) (ClusterStatus, error) {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
@@ -122,23 +122,29 @@ func (c *Cluster) do(ctx context.Context, m *messages.ClusterRequest) (ClusterSt
 	}
 	for refused := m.GetLost(); ; {
 		status, failure, err := c.once(ctx, node, m)
-		if failure == nil {
+		switch {
+		case failure != nil:
+			err = fromFailure(node, failure)
+			if failure.GetCode() != messages.CodeNotReady || m.GetOperation() == messages.OperationJoin {
+				return status, err
+			}
+		case !errors.Is(err, ErrUnavailable): // answered, or it may have been carried out
 			return status, err
 		}
 		refused = append(slices.Clip(refused), node)
-		next := ""
-		if failure.GetCode() == messages.CodeNotReady && m.GetOperation() != messages.OperationJoin {
-			next = c.client.operatedBesides(refused)
+		if node = c.client.operatedBesides(refused); node == "" || ctx.Err() != nil {
+			return status, err
 		}
-		if next == "" {
-			return status, fromFailure(node, failure)
-		}
-		node = next
 	}
 }
 
 // once asks one node. What it answers is a status, a failure, or an error.
 func (c *Cluster) once(ctx context.Context, node string, asked *messages.ClusterRequest) (ClusterStatus, *messages.Failure, error) {
+	if asked.GetOperation() == messages.OperationStatus { // another one can be asked
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, memberWait)
+		defer cancel()
+	}
 	m := proto.CloneOf(asked) // a message that was sent is never changed
 	deadline, _ := ctx.Deadline()
 	m.TimeoutMs = uint32(max(1, min(time.Until(deadline), messages.MaxTimeout).Milliseconds()))

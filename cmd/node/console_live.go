@@ -58,7 +58,7 @@ func (x *consoleSession) watch(ctx context.Context, args []string, on string) (s
 		}
 		var text bytes.Buffer
 		if err != nil {
-			fmt.Fprintf(&text, "%s on %s: %s\n", safe(args[0]), safe(node), safe(strings.TrimPrefix(err.Error(), "client: ")))
+			fmt.Fprintf(&text, "%s on %s: %s\n", safe(args[0]), safe(node), plain(err))
 		} else if err := showInspection(&text, node, i); err != nil {
 			return err
 		}
@@ -198,7 +198,7 @@ func (x *consoleSession) complain(told map[string]string, err error) error {
 		clear(told)
 		return nil
 	}
-	text := safeLines(strings.ReplaceAll(err.Error(), "client: ", ""))
+	text := plain(err)
 	if told["all"] == text {
 		return nil
 	}

@@ -72,7 +72,7 @@ func (x *consoleSession) prompt(ctx context.Context) error {
 			return ctx.Err()
 		}
 		if err := x.attach(ctx, &attached); err != nil {
-			fmt.Fprintln(x.err, "node:", safeLines(err.Error()))
+			fmt.Fprintln(x.err, "node:", plain(err))
 		}
 	}
 }
@@ -86,7 +86,7 @@ func (x *consoleSession) carryOut(ctx context.Context, line string) {
 	case ctx.Err() != nil:
 		fmt.Fprintln(x.err, "\ncancelled")
 	case err != nil:
-		fmt.Fprintln(x.err, safeLines(strings.TrimPrefix(err.Error(), "client: ")))
+		fmt.Fprintln(x.err, plain(err))
 	}
 }
 

@@ -188,7 +188,7 @@ func (m *topModel) text() string {
 	head := fmt.Sprintf("%s  %d actors, by %s", time.Now().Format(time.TimeOnly), m.look.all, orders[m.order].name)
 	lines := []string{head, "sort by r: rate, w: waiting, o: oldest; q: quit"}
 	if m.look.err != nil {
-		lines[1] = safe(strings.ReplaceAll(strings.ReplaceAll(m.look.err.Error(), "client: ", ""), "\n", "; "))
+		lines[1] = strings.ReplaceAll(plain(m.look.err), "\n", "; ")
 	}
 	lines = append(lines, strings.Split(strings.TrimRight(table.String(), "\n"), "\n")...)
 	for i, line := range lines {

@@ -123,10 +123,19 @@ func run(ctx context.Context, args []string, s *streams) int {
 	}
 	k.Bind(k)
 	if err := k.Run(); err != nil {
-		fmt.Fprintln(s.err, "node:", safeLines(strings.TrimPrefix(err.Error(), "client: ")))
+		fmt.Fprintln(s.err, "node:", plain(err))
 		return status(err)
 	}
 	return exitOK
+}
+
+// plain is an error as people see it.
+func plain(err error) string {
+	lines := strings.Split(err.Error(), "\n")
+	for i, line := range lines {
+		lines[i] = safe(strings.TrimPrefix(line, "client: "))
+	}
+	return strings.Join(lines, "\n")
 }
 
 // newParser makes the parser of command lines; exit is called instead of
