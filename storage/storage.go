@@ -119,6 +119,28 @@ type Batch interface {
 	Discard()
 }
 
+// Cache is what a cache was asked since opening; both only grow.
+type Cache struct{ Hits, Misses uint64 }
+
+// Internals are figures of a log-structured engine. Sizes are in bytes.
+type Internals struct {
+	// ReadAmplification is in how many places a read may have to look, Tables how many
+	// tables there are, MemTableBytes what is written and not in a table yet.
+	ReadAmplification int
+	Tables            uint64
+	MemTableBytes     uint64
+	// Compactions and Flushes count those that ended, CompactionsFailed those that failed;
+	// CompactedBytes and FlushedBytes is what they wrote. They only grow.
+	Compactions, CompactionsFailed, Flushes uint64
+	CompactedBytes, FlushedBytes            uint64
+	// CompactionsRunning are under way, CompactionDebt is what is still to be compacted.
+	CompactionsRunning int
+	CompactionDebt     uint64
+	// LogBytes is the size of the write-ahead log, LogWritten what was written to it; that
+	// only grows.
+	LogBytes, LogWritten uint64
+}
+
 // Stats are an engine's figures. Sizes are in bytes.
 type Stats struct {
 	// Engine is the engine's name, for example "pebble".
@@ -139,6 +161,11 @@ type Stats struct {
 	Full bool
 	// Failed is the error that stopped the engine, or nil.
 	Failed error
+	// Internals are what an engine on disk does behind the scenes; zero where an engine
+	// has no such thing. Those that say so only grow until the engine is closed.
+	Internals Internals
+	// Records is the cache of records before the engine, Blocks the engine's own.
+	Records, Blocks Cache
 	// Detail is the engine's own report, many lines, for people.
 	Detail string
 }

@@ -155,6 +155,7 @@ func (m *mailbox) refuse(sender *actor.PID, message any) {
 		return // it has ended, or has more important things to do
 	}
 	m.shed.Add(1)
+	m.totals().shed.Add(1)
 	if m.options.Shed != nil {
 		m.options.Shed(sender, message)
 	}
@@ -264,6 +265,7 @@ func (m *mailbox) escalate() {
 		Message: reflect.TypeOf(inner),
 		At:      time.Now(),
 	})
+	m.totals().panics.Add(1)
 	m.invoker.EscalateFailure(reason, failed)
 	m.tellFailed(failed)
 	m.clearBatch()
@@ -310,6 +312,7 @@ func (m *mailbox) runSystem() {
 		m.invokeSystem(message)
 	case *actor.Restart:
 		m.restarts.Add(1)
+		m.totals().restarts.Add(1)
 		m.invokeSystem(message)
 	default:
 		m.invokeSystem(message)
@@ -391,6 +394,7 @@ func (m *mailbox) drop(e *entry) bool {
 		return false
 	}
 	m.expired.Add(1)
+	m.totals().expired.Add(1)
 	if m.options.Expired != nil {
 		m.options.Expired(sender, message)
 	}
@@ -417,6 +421,9 @@ func (m *mailbox) runUser() bool {
 		return false
 	}
 	if m.options.Batch <= 0 || isPill(e.message) {
+		if m.options.Waited != nil {
+			m.options.Waited(m.waited(&e))
+		}
 		m.invoke(e.message)
 		return true
 	}

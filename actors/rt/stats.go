@@ -57,6 +57,7 @@ type Registry struct {
 	brief    [briefSlots]atomic.Pointer[mailbox]
 	next     atomic.Uint32
 	unlisted atomic.Int64
+	kinds    sync.Map // string to *kindTotals
 }
 
 // briefSlots is a power of two, briefTries in how many of them an actor looks for a place.
@@ -116,8 +117,10 @@ func (r *Registry) remove(m *mailbox) {
 	case m.options.Brief:
 		r.unlisted.Add(-1)
 	default:
+		totals := r.of(m.self.Self().GetId())
 		r.mu.Lock()
 		delete(r.boxes, m)
+		totals.processed.Add(m.processed.Load())
 		r.mu.Unlock()
 	}
 }

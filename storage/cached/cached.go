@@ -117,7 +117,10 @@ func (e *Engine) NewBatch() storage.Batch {
 func (e *Engine) Stats() storage.Stats {
 	s := e.inner.Stats()
 	for i := range e.shards {
-		s.MemoryBytes += uint64(e.shards[i].size())
+		bytes, hits, misses := e.shards[i].figures()
+		s.MemoryBytes += uint64(bytes)
+		s.Records.Hits += hits
+		s.Records.Misses += misses
 	}
 	return s
 }

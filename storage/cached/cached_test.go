@@ -329,3 +329,31 @@ func TestNeverBack(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// TestFigures: what the cache had, and what it had not.
+func TestFigures(t *testing.T) {
+	e := cached.New(memory.New(), 1<<20)
+	defer e.Close()
+	b := e.NewBatch()
+	b.Set([]byte("k"), []byte("v"))
+	if err := b.Commit(storage.Applied, nil); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if _, err := e.Get(nil, []byte("k")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, ok := e.Peek([]byte("k")); !ok {
+		t.Fatal("the value is not kept")
+	}
+	if _, ok := e.Peek([]byte("none")); ok {
+		t.Fatal("there is none")
+	}
+	if _, err := e.Get(nil, []byte("none")); !errors.Is(err, storage.ErrNotFound) {
+		t.Fatal(err)
+	}
+	if got, want := e.Stats().Records, (storage.Cache{Hits: 4, Misses: 1}); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+}

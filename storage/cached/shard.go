@@ -17,6 +17,8 @@ type shard struct {
 	busy map[string]*busy
 	// ranges is how many commits that delete a range are under way.
 	ranges int
+	// hits and misses count what was asked for.
+	hits, misses uint64
 }
 
 // busy is what goes on with one key in the engine inside.
@@ -44,11 +46,11 @@ func weight(key, value int) int64 { return int64(key) + int64(value) + entryOver
 // fits reports whether the shard would keep an entry of these lengths.
 func (s *shard) fits(key, value int) bool { return weight(key, value) <= s.limit/maxShare }
 
-// size is what the shard takes, in bytes.
-func (s *shard) size() int64 {
+// figures are what the shard takes, in bytes, and what it was asked.
+func (s *shard) figures() (bytes int64, hits, misses uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.bytes
+	return s.bytes, s.hits, s.misses
 }
 
 // peek returns the value if the shard has it.
@@ -56,7 +58,11 @@ func (s *shard) peek(key []byte) ([]byte, bool) {
 	k := string(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.lru.Get(k)
+	value, ok := s.lru.Get(k)
+	if ok { // a miss is asked again, by look
+		s.hits++
+	}
+	return value, ok
 }
 
 // look returns the value, which is never nil; or, if the shard has none, the
@@ -66,8 +72,10 @@ func (s *shard) look(key []byte) ([]byte, *busy) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if value, ok := s.lru.Get(k); ok {
+		s.hits++
 		return value, nil
 	}
+	s.misses++
 	if s.busy[k] != nil || s.ranges > 0 || s.limit == 0 {
 		return nil, nil
 	}

@@ -127,8 +127,21 @@ func (e *Engine) Stats() storage.Stats {
 	m := e.backlog.figures()
 	s.DiskBytes = m.DiskSpaceUsage()
 	s.MemoryBytes = uint64(m.BlockCache.Size) + m.MemTable.Size + m.MemTable.ZombieSize
+	s.Internals = internals(m)
+	s.Blocks = storage.Cache{Hits: uint64(m.BlockCache.Hits), Misses: uint64(m.BlockCache.Misses)}
 	s.Detail = fmt.Sprintf("corrupt blocks met: %d\n%s", e.corruptions.Load(), m)
 	return s
+}
+
+func internals(m *pebble.Metrics) storage.Internals {
+	total := m.Total()
+	return storage.Internals{
+		ReadAmplification: m.ReadAmp(), Tables: uint64(total.TablesCount), MemTableBytes: m.MemTable.Size,
+		Compactions: uint64(m.Compact.Count), CompactionsFailed: uint64(m.Compact.FailedCount), Flushes: uint64(m.Flush.Count),
+		CompactedBytes: total.TableBytesCompacted + total.BlobBytesCompacted, FlushedBytes: total.TableBytesFlushed + total.BlobBytesFlushed,
+		CompactionsRunning: int(m.Compact.NumInProgress), CompactionDebt: m.Compact.EstimatedDebt,
+		LogBytes: m.WAL.Size, LogWritten: m.WAL.BytesWritten,
+	}
 }
 
 // Close implements storage.Engine. After a failure it returns its cause.

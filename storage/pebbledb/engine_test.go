@@ -1,6 +1,7 @@
 package pebbledb
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -44,5 +45,33 @@ func TestEngine(t *testing.T) {
 		{"disk", func(t *testing.T) storage.Engine { return open(t, t.TempDir(), Default()) }},
 	} {
 		t.Run(c.name, func(t *testing.T) { storagetest.Run(t, c.open) })
+	}
+}
+
+// TestInternals: what Pebble does behind the scenes is told.
+func TestInternals(t *testing.T) {
+	e := open(t, "db", small(vfs.NewMem()))
+	defer func() { _ = e.Close() }()
+	value := make([]byte, 8<<10)
+	for i := range 200 {
+		b := e.NewBatch()
+		b.Set(fmt.Append(nil, i), value)
+		if err := b.Commit(storage.Applied, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := e.db.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.Get(nil, []byte("7")); err != nil {
+		t.Fatal(err)
+	}
+	s := e.Stats()
+	i := s.Internals
+	if i.Flushes == 0 || i.FlushedBytes == 0 || i.Tables == 0 || i.ReadAmplification == 0 || i.LogWritten < 200*8<<10 {
+		t.Errorf("%+v", i)
+	}
+	if s.Blocks.Hits+s.Blocks.Misses == 0 {
+		t.Error("a read of a table asked no cache")
 	}
 }

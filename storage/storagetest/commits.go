@@ -307,7 +307,11 @@ func testStats(t *testing.T, e storage.Engine) {
 	for i := range value {
 		value[i] = byte(rand.Uint32())
 	}
+	before := e.Stats()
 	for i := range n {
+		if _, err := e.Get(nil, fmt.Append(nil, i)); !errors.Is(err, storage.ErrNotFound) {
+			t.Fatal(err)
+		}
 		b := e.NewBatch()
 		b.Set(fmt.Append(nil, i), value)
 		if err := b.Commit(storage.Synced, l.expect(i)); err != nil {
@@ -322,7 +326,24 @@ func testStats(t *testing.T, e storage.Engine) {
 	if s.Syncs == 0 || s.Syncs > s.Commits+10 {
 		t.Errorf("%d syncs for %d commits", s.Syncs, s.Commits)
 	}
+	for i, grown := range counted(s) {
+		if was := counted(before)[i]; grown < was {
+			t.Errorf("counter %d fell from %d to %d", i, was, grown)
+		}
+	}
+	if s.Internals.LogWritten > 0 && s.Internals.LogWritten < n*1000 { // an engine that has a log
+		t.Errorf("%d bytes were logged of %d that were committed", s.Internals.LogWritten, n*1000)
+	}
 	if s.MemoryBytes < n*1000 {
 		t.Errorf("memory = %d bytes, with %d of values in it", s.MemoryBytes, n*1000)
+	}
+}
+
+// counted are the figures that may only grow.
+func counted(s storage.Stats) []uint64 {
+	i := s.Internals
+	return []uint64{
+		s.Commits, s.Syncs, s.Corruptions, s.Records.Hits, s.Records.Misses, s.Blocks.Hits, s.Blocks.Misses,
+		i.Compactions, i.CompactionsFailed, i.Flushes, i.CompactedBytes, i.FlushedBytes, i.LogWritten,
 	}
 }

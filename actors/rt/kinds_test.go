@@ -1,0 +1,91 @@
+package rt
+
+import (
+	"testing"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+)
+
+// kind is one kind of a registry.
+func kind(t *testing.T, r *Registry, name string) KindStats {
+	t.Helper()
+	for _, k := range r.Kinds() {
+		if k.Kind == name {
+			return k
+		}
+	}
+	t.Fatalf("no kind %q in %+v", name, r.Kinds())
+	panic("unreachable")
+}
+
+func named(t *testing.T, system *actor.ActorSystem, name string, o MailboxOptions) *actor.PID {
+	t.Helper()
+	pid, err := system.Root.SpawnNamed(actor.PropsFromFunc(func(ctx actor.Context) {
+		switch m := ctx.Message().(type) {
+		case block:
+			m.hold()
+		case explode:
+			panic("explode")
+		}
+	}, actor.WithMailbox(NewMailbox(o)), actor.WithGuardian(StopOnFailure())), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pid
+}
+
+// TestKinds: what waits for the actors of a kind, and what was counted of all that there were.
+func TestKinds(t *testing.T) {
+	system, r := newSystem(t), NewRegistry()
+	o := MailboxOptions{Registry: r, MaxMessages: 2}
+	one, two := named(t, system, "worker/1", o), named(t, system, "worker/2", o)
+	single := named(t, system, "single", o)
+	hold := newBlock()
+	system.Root.Send(one, hold)
+	receive(t, "it is held", hold.entered)
+	for i := range 5 { // two wait, three are too many
+		system.Root.Send(one, number(i))
+	}
+	system.Root.Send(two, number(0))
+	eventually(t, "the second has handled its own", func() bool { s, _ := r.Find("worker/2"); return s.Processed == 1 })
+	k := kind(t, r, "worker")
+	if k.Live != 2 || k.Queued != 2 || k.Shed != 3 || k.Oldest <= 0 || k.InHandler <= 0 || k.Processed != 2 || kind(t, r, "single").Live != 1 {
+		t.Errorf("%+v", r.Kinds())
+	}
+	close(hold.release)
+	eventually(t, "all is handled", func() bool { return kind(t, r, "worker").Queued == 0 })
+	system.Root.Send(two, explode{})
+	eventually(t, "one has failed and stopped", func() bool { return kind(t, r, "worker").Live == 1 })
+	stop(t, system, one)
+	stop(t, system, single)
+	k = kind(t, r, "worker")
+	if want := (KindStats{Kind: "worker", Processed: 5, Shed: 3, Panics: 1}); k != want {
+		t.Errorf("of those that are gone: %+v, want %+v", k, want)
+	}
+}
+
+// TestWaited: an actor is told for how long a message has waited.
+func TestWaited(t *testing.T) {
+	system := newSystem(t)
+	var waited recorder[time.Duration]
+	pid, got := probe(t, system, MailboxOptions{
+		TTL:    func(m any) time.Duration { l, _ := m.(limited); return time.Duration(l) },
+		Waited: func(d time.Duration) { waited.add(d) },
+	})
+	hold := newBlock()
+	system.Root.Send(pid, hold)
+	receive(t, "it is held", hold.entered)
+	system.Root.Send(pid, limited(time.Hour))
+	began := time.Now()
+	for time.Since(began) < 2*time.Millisecond {
+		system.Root.Send(pid, number(1))
+	}
+	close(hold.release)
+	eventually(t, "all is handled", func() bool { return len(users(got.list())) > 1 })
+	all := waited.list()
+	if all[0] != 0 || all[1] < 2*time.Millisecond || all[1] > patience || all[2] != 0 {
+		t.Errorf("waited %v, then for %v", all[1], all[2])
+	}
+	stop(t, system, pid)
+}
