@@ -86,6 +86,7 @@ func (a *admissionActor) Receive(ctx actor.Context) {
 		a.tick()
 	case *admit:
 		a.step(a.requests())
+		a.publish()
 		a.tick()
 	case *sliceWanted:
 		a.step(admission.Want{Worker: admission.Worker(ctx.Sender().GetId())})
@@ -163,6 +164,28 @@ func (a *admissionActor) status() *messages.BackgroundReply {
 		out.Work = append(out.Work, &messages.BackgroundWork{Kind: kind, Slices: w.slices, TookMs: uint64(w.took.Milliseconds())})
 	}
 	return out
+}
+
+// publish tells for metrics how the controller stands.
+func (a *admissionActor) publish() {
+	s := a.controller.Status()
+	f := &AdmissionFigures{Share: s.Share, Floor: s.Floor, Used: s.Used, Kinds: map[string]WorkFigures{}}
+	change := func(w admission.Worker, by func(*WorkFigures)) {
+		kind, _, _ := strings.Cut(string(w), "/")
+		row := f.Kinds[kind]
+		by(&row)
+		f.Kinds[kind] = row
+	}
+	for kind, w := range a.work {
+		change(admission.Worker(kind), func(f *WorkFigures) { f.Slices, f.Took = w.slices, w.took })
+	}
+	for _, w := range s.Working {
+		change(w, func(f *WorkFigures) { f.Working++ })
+	}
+	for _, w := range s.Waiting {
+		change(w, func(f *WorkFigures) { f.Waiting++ })
+	}
+	a.s.published.admission.Store(f)
 }
 
 // requests is what was counted since the last call.

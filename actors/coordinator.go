@@ -24,6 +24,8 @@ import (
 type coordinatorActor struct {
 	s        *Services
 	inFlight int
+	// waited is for how long the message that is handled has waited.
+	waited   *time.Duration
 	next     uint64 // random at the start, so that an answer from before a restart reaches nobody
 	stopping bool
 	// finished are to be told once no request is in flight.
@@ -54,14 +56,16 @@ func (*peerDown) RuntimeControl() {}
 func (*peerDown) IgnoreDeadLetterLogging() {}
 
 func newCoordinator(s *Services) *actor.Props {
+	var waited time.Duration // only its own goroutine
 	return actor.PropsFromProducer(func() actor.Actor {
-		c := &coordinatorActor{s: s, next: rand.Uint64() >> 8}
+		c := &coordinatorActor{s: s, next: rand.Uint64() >> 8, waited: &waited}
 		c.props = actor.PropsFromProducer(func() actor.Actor { return c.spawning }, flat,
 			actor.WithMailbox(rt.NewMailbox(rt.MailboxOptions{Registry: s.Registry, Brief: true})), actor.WithDispatcher(rt.Inline()))
 		return c
 	}, flat,
 		actor.WithMailbox(rt.NewMailbox(rt.MailboxOptions{
 			Size: messageSize, TTL: messageTTL, Shed: s.shed, Expired: s.expired, Failed: s.failed, Registry: s.Registry,
+			Waited: func(d time.Duration) { waited = d },
 		})),
 		actor.WithSupervisor(rt.StopOnFailure()))
 }
@@ -70,7 +74,7 @@ func newCoordinator(s *Services) *actor.Props {
 func (c *coordinatorActor) Receive(ctx actor.Context) {
 	switch m := ctx.Message().(type) {
 	case *messages.GetRequest, *messages.PutRequest:
-		c.admit(ctx, order{request: m.(asking), client: ctx.Sender()})
+		c.admit(ctx, order{request: m.(asking), client: ctx.Sender(), arrived: time.Now().Add(-*c.waited)})
 	case *order:
 		c.admit(ctx, *m)
 	case *actor.Terminated:
@@ -155,6 +159,7 @@ func (c *coordinatorActor) refusal(o order) *messages.Failure {
 }
 
 func (c *coordinatorActor) refuse(ctx actor.Context, o order, f *messages.Failure) {
+	c.s.requests.refused(&o, f)
 	c.s.answer(o.client, ctx.Self(), o.verdict(f))
 }
 

@@ -133,6 +133,7 @@ func (t *exchangesActor) over(ctx actor.Context, j *exchangeJob) {
 	}
 	delete(t.running, exchangeName(j.pair))
 	o, c := *j.outcome, t.s.Counters
+	c.ExchangeBytes.Add(uint64(o.Bytes))
 	t.schedule.Done(t.now(), j.pair, o)
 	if !o.Complete {
 		c.ExchangesFailed.Add(1)
@@ -152,6 +153,7 @@ func (t *exchangesActor) over(ctx actor.Context, j *exchangeJob) {
 			r.verified = r.ended
 		}
 	}
+	t.publish()
 	t.start(ctx)
 }
 
@@ -206,6 +208,27 @@ func (t *exchangesActor) set(doc *member.Document) {
 	}
 	t.rows = rows
 	t.schedule.Set(t.now(), pairs)
+	t.publish()
+}
+
+// publish tells for metrics how many pairs there are, and since when one waits.
+func (t *exchangesActor) publish() {
+	var first *time.Time
+	for _, r := range t.rows {
+		if at := r.since(); first == nil || at.Before(*first) {
+			first = &at
+		}
+	}
+	t.s.published.pairs.Store(int64(len(t.rows)))
+	t.s.published.unverified.Store(first)
+}
+
+// since is when the pair was verified, or became known.
+func (r *exchangeRow) since() time.Time {
+	if r.verified.IsZero() {
+		return r.known
+	}
+	return r.verified
 }
 
 // replicaCounts are the numbers of replicas that buckets have, ascending.
@@ -287,11 +310,7 @@ func (t *exchangesActor) states() *messages.ExchangesReply {
 			Complete: r.outcome.Complete, Equal: r.outcome.Equal, In: uint64(r.outcome.In), Out: uint64(r.outcome.Out),
 			Damaged: uint64(r.outcome.Damaged), Bytes: uint64(r.outcome.Bytes), Reason: r.outcome.Reason, Mended: uint64(r.mended), Verified: !r.verified.IsZero(),
 		}
-		verified := r.known
-		if s.Verified {
-			verified = r.verified
-		}
-		s.VerifiedMsAgo = uint64(time.Since(verified).Milliseconds())
+		s.VerifiedMsAgo = uint64(time.Since(r.since()).Milliseconds())
 		if r.count > 0 {
 			s.EndedMsAgo = uint64(time.Since(r.ended).Milliseconds())
 		}

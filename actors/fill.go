@@ -183,6 +183,7 @@ func (a *fillActor) answered(ctx actor.Context, m *messages.FillReply) {
 	}
 	a.page, a.bytes = m, messageSize(m)
 	a.progress.add(len(m.GetRecords()), a.bytes)
+	a.s.Counters.FillBytes.Add(uint64(a.bytes))
 	a.run(ctx, effects)
 }
 

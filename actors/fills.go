@@ -130,6 +130,7 @@ func (t *transfersActor) filled(ctx actor.Context, m *fillEnded) {
 	p, doc := m.of.partition, t.s.Document()
 	w := m.of.work()
 	if !m.outcome.Complete {
+		t.s.Counters.FillsFailed.Add(1)
 		if d := t.later[w]; d != nil && m.soon {
 			d.pause = transferPause
 		}
@@ -143,6 +144,7 @@ func (t *transfersActor) filled(ctx actor.Context, m *fillEnded) {
 	}
 	delete(t.fills, p)
 	t.s.filled.add(m.of.target, p, m.of.since)
+	t.s.Counters.Fills.Add(1)
 	t.s.Counters.Filled.Add(uint64(m.outcome.Merged))
 	what := "partition filled"
 	if lack, _ := doc.Filling(p, t.s.Self); doc.Lost(lack) {

@@ -28,12 +28,12 @@ type forwardActor struct {
 }
 
 func newForward(s *Services, p plan, m *messages.PutRequest) *forwardActor {
-	return &forwardActor{exchange: exchange{s: s, plan: p}, request: m, next: s.coordinators(p)}
+	return &forwardActor{exchange: exchange{s: s, plan: p, op: Forward}, request: m, next: s.coordinators(p)}
 }
 
 // newBehind waits for the document by which the write was passed on to this node.
 func newBehind(s *Services, p plan, by dynamo.NodeID, m *messages.PutRequest) *forwardActor {
-	return &forwardActor{exchange: exchange{s: s, plan: p, newest: m.GetPlan(), stale: &request.Outdated{Node: by}}, request: m}
+	return &forwardActor{exchange: exchange{s: s, plan: p, op: Forward, newest: m.GetPlan(), stale: &request.Outdated{Node: by}}, request: m}
 }
 
 // coordinators are the nodes that may coordinate a write, best first: primaries

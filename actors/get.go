@@ -41,7 +41,7 @@ func newGet(s *Services, p plan) (*getActor, error) {
 		Key: p.key, Partition: p.partition, Params: p.params, Candidates: p.candidates, Filling: p.filling, Near: s.Self,
 		DigestAbove: s.DigestAbove,
 	})
-	return &getActor{exchange: exchange{s: s, plan: p}, get: get}, err
+	return &getActor{exchange: exchange{s: s, plan: p, op: Get}, get: get}, err
 }
 
 // Receive translates messages to events.
@@ -133,7 +133,7 @@ func (a *getActor) run(ctx actor.Context, effects []request.Effect) {
 			a.fetching[e.Replica.Node] = true
 			ctx.Request(a.vnode(e.Replica.Node), a.question(0))
 		case request.Repair:
-			a.s.Counters.Repairs.Add(1)
+			a.s.Counters.repair(e.Cause)
 			ctx.Send(on(e.Replica.Node, vnodeName(a.plan.partition)), a.replicate(e.Record, a.oldest, true))
 		case request.Reply:
 			a.replied(e.Result)
@@ -173,9 +173,11 @@ func (a *getActor) replied(r request.Result) {
 	switch r := r.(type) {
 	case request.Found:
 		a.s.Counters.GetsFound.Add(1)
+		a.s.requests.replicas[Get].add(replicaBounds, int64(a.get.Answered()))
 		a.found(r.Record)
 	case request.NotFound:
 		a.s.Counters.GetsNotFound.Add(1)
+		a.s.requests.replicas[Get].add(replicaBounds, int64(a.get.Answered()))
 		a.reply(&messages.GetReply{Context: a.context(r.Record)})
 	case request.Unavailable:
 		a.s.Counters.GetsFailed.Add(1)
@@ -192,6 +194,7 @@ func (a *getActor) replied(r request.Result) {
 func (a *getActor) found(rec version.Record) {
 	live := rec.Live(a.s.Now())
 	a.s.Counters.siblings(len(live))
+	a.s.requests.of(a.plan.key.Bucket).siblings.add(siblingBounds, int64(len(live)))
 	if a.plan.properties.Conflicts == dynamo.LastWriteWins {
 		live = live[:0]
 		if v, ok := rec.Latest(a.s.Now()); ok {
@@ -208,6 +211,7 @@ func (a *getActor) found(rec version.Record) {
 type exchange struct {
 	s        *Services
 	plan     plan
+	op       Operation
 	self     *actor.PID
 	started  time.Time
 	answered bool
@@ -262,9 +266,11 @@ func (x *exchange) reply(m any) {
 	if f, failed := m.(*messages.Failure); failed {
 		m = x.plan.verdict(f)
 	}
-	x.s.answer(x.plan.client, x.self, m)
 	took := time.Since(x.started)
 	x.s.latencies.add(took)
+	// Before the answer: who has it finds it counted.
+	x.s.requests.answered(x.plan.key.Bucket, x.op, m, took+x.started.Sub(x.plan.arrived))
+	x.s.answer(x.plan.client, x.self, m)
 	if took > slowRequest {
 		x.s.Log.Warn("slow request", "actor", x.self.GetId(), "took", took, "reply", replyName(m))
 	}

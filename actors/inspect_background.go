@@ -115,11 +115,7 @@ func (t *exchangesActor) Inspect() messages.Fields {
 		running = running.Add(name, "runs")
 	}
 	for _, r := range t.rows {
-		at := r.known
-		if !r.verified.IsZero() {
-			at = r.verified
-		}
-		oldest = max(oldest, time.Since(at))
+		oldest = max(oldest, time.Since(r.since()))
 	}
 	c := t.s.Counters
 	f := messages.Fields{}.Add("pairs", len(t.rows)).Add("of version", t.version).Add("running", len(t.running)).Add("run", running)

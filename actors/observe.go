@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/dynactor/dynactor/dynamo"
+	"github.com/dynactor/dynactor/dynamo/request"
 	"github.com/dynactor/dynactor/dynamo/ring"
 	"github.com/dynactor/dynactor/dynamo/vnode"
 )
@@ -21,8 +22,9 @@ type Counters struct {
 	// Shed: refused because a queue was full; Expired: dropped because their
 	// time was over.
 	Shed, Expired atomic.Uint64
-	// Repairs are replicas found stale by a read and sent the result.
-	Repairs atomic.Uint64
+	// Repairs are replicas found stale by a read and sent the result, RepairsMissing those of
+	// them that had nothing of the key.
+	Repairs, RepairsMissing atomic.Uint64
 	// Siblings are reads that saw more than one version; Crowded those that
 	// saw dynamo.WarnSiblings or more.
 	Siblings, Crowded atomic.Uint64
@@ -35,6 +37,9 @@ type Counters struct {
 	// Moved are objects handed over to their replicas and dropped; Filled those
 	// taken from other replicas to fill a partition.
 	Moved, Filled atomic.Uint64
+	// Transfers are those that handed over all they had to, TransfersFailed those that ended before;
+	// Fills and FillsFailed are the same of those that take. Bytes are of the records of each.
+	Transfers, TransfersFailed, Fills, FillsFailed, TransferBytes, FillBytes atomic.Uint64
 	// TreeRanges are ranges of hash trees that were read, TreeEntries what they held, and
 	// TreeWrong the leaves that were not what the store held although nothing was known
 	// against them.
@@ -44,6 +49,8 @@ type Counters struct {
 	// were not complete. Mended are records that an exchange of this node or of another one
 	// has changed here.
 	Exchanges, ExchangesEqual, ExchangesFailed, Mended atomic.Uint64
+	// ExchangeBytes is what the exchanges of this node have sent and got.
+	ExchangeBytes atomic.Uint64
 	// Reaps are reapings that this node began and that were complete, ReapsPutOff those that
 	// were not; Reaped are records that were dropped from this node's store because nobody
 	// sees anything in them.
@@ -65,6 +72,13 @@ func (c *Counters) coordinated(r vnode.Result) {
 	}
 	if r.Known {
 		c.Repeated.Add(1)
+	}
+}
+
+func (c *Counters) repair(why request.Cause) {
+	c.Repairs.Add(1)
+	if why == request.NothingFound {
+		c.RepairsMissing.Add(1)
 	}
 }
 

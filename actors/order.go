@@ -25,6 +25,8 @@ type asking interface {
 type order struct {
 	request asking
 	client  *actor.PID
+	// arrived is when it came to this node, for the first time.
+	arrived time.Time
 	// round is how often it was planned before; attempted: a write was made then,
 	// and may still appear.
 	round     int

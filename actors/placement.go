@@ -35,6 +35,7 @@ func (s *Services) enforce(doc member.Document) {
 			after.since[p] = before.since[p]
 		}
 	}
+	s.requests.know(&doc)
 	s.inForce.Store(after)
 	s.displace(&doc)
 }

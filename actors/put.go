@@ -33,7 +33,7 @@ func newPut(s *Services, p plan, write messages.Put) (*putActor, error) {
 		Key: p.key, Partition: p.partition, Params: p.params, Durability: p.properties.Durability, Candidates: p.candidates,
 		Also: p.also, Local: s.Self, Resume: p.prepared,
 	})
-	return &putActor{exchange: exchange{s: s, plan: p}, put: put, write: write}, err
+	return &putActor{exchange: exchange{s: s, plan: p, op: writing(write.Delete)}, put: put, write: write}, err
 }
 
 // Receive translates messages to events.
@@ -137,6 +137,7 @@ func (a *putActor) replication(e request.Replicate) *link.Shared {
 func (a *putActor) replied(r request.Result) {
 	if w, ok := r.(request.Written); ok {
 		a.s.Counters.PutsDone.Add(1)
+		a.s.requests.replicas[a.op].add(replicaBounds, int64(w.Replicas))
 		a.reply(&messages.PutReply{Context: a.context(w.Record), Replicas: uint32(w.Replicas)})
 		return
 	}

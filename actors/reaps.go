@@ -197,6 +197,7 @@ func (t *reapsActor) set(doc *member.Document) {
 		}
 	}
 	t.rows = rows
+	t.publish()
 }
 
 // fetch reads the next slice of the look on the pool of readers.
@@ -253,8 +254,18 @@ func (t *reapsActor) found(ctx actor.Context, m *reapFound) {
 	if m.look.cursor = m.cursor; m.cursor == nil {
 		m.look.waiting, m.look.next = m.look.found, time.Now().Add(t.s.MessageLife/2)
 		t.look = nil
+		t.publish()
 	}
 	t.start()
+}
+
+// publish tells for metrics how much was found.
+func (t *reapsActor) publish() {
+	waiting := 0
+	for _, row := range t.rows {
+		waiting += row.waiting
+	}
+	t.s.published.reapable.Store(int64(waiting))
 }
 
 // begin begins a reaping of those keys of which none runs. It reports whether there can be
@@ -321,6 +332,7 @@ func (t *reapsActor) ended(m *reapEnded) {
 		}
 		row.waiting = max(0, row.waiting-m.outcome.Keys)
 	}
+	t.publish()
 	if !m.outcome.Complete {
 		t.s.Counters.ReapsPutOff.Add(1)
 		t.putOff(j.replicaSet, m.outcome.Reason)

@@ -44,6 +44,8 @@ type Services struct {
 	run       uint64
 	peers     peerTable
 	latencies latencies
+	requests  *requestTable
+	published published
 	// served counts the reads and writes of clients that vnodes here took part in.
 	served     atomic.Uint64
 	quarantine quarantine
@@ -180,6 +182,7 @@ func (s *Services) failed(sender *actor.PID, message any) {
 // bounce for ever.
 func (s *Services) answerFailure(sender *actor.PID, message any, f *messages.Failure) {
 	if o, ok := message.(*order); ok {
+		s.requests.refused(o, f)
 		s.answer(o.client, actor.NewPID(string(s.Self), nameNode), o.verdict(f))
 		return
 	}
@@ -190,6 +193,7 @@ func (s *Services) answerFailure(sender *actor.PID, message any, f *messages.Fai
 	case *coordinate, *dropHints, *mergePage, *reapRead:
 		local = true
 	}
+	s.requests.refused(message, f)
 	if local || ok && known && info.Request {
 		s.answer(sender, actor.NewPID(string(s.Self), nameNode), f)
 	}

@@ -95,6 +95,7 @@ func (a *transferActor) Receive(ctx actor.Context) {
 		}
 	case *hintsDropped:
 		a.progress.add(len(a.batch)-m.kept, a.sent)
+		a.s.Counters.TransferBytes.Add(uint64(a.sent))
 		a.step(ctx, transfer.Dropped{Kept: m.kept})
 	case *batchDue:
 		if a.transfer.State() == m.state {

@@ -239,9 +239,11 @@ func (t *transfersActor) ended(m *transferEnded) {
 		t.count(m)
 	}
 	if m.outcome.Complete {
+		t.s.Counters.Transfers.Add(1)
 		delete(t.later, w)
 		return
 	}
+	t.s.Counters.TransfersFailed.Add(1)
 	if d := t.later[w]; d != nil && m.outcome.Kept > 0 {
 		d.pause = transferPause // it got through; what changed is handed over soon
 	}

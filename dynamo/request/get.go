@@ -57,6 +57,9 @@ func (g *Get) State() State { return g.state }
 // Describe is the read's state for the console.
 func (g *Get) Describe() Description { return g.places.describe(g.state, g.cfg.Key) }
 
+// Answered is how many replicas' answers count so far.
+func (g *Get) Answered() int { return g.places.tally.Answered() }
+
 // Silent lists the nodes that were asked and have said nothing so far.
 func (g *Get) Silent() []dynamo.NodeID { return g.places.silent() }
 
