@@ -73,8 +73,12 @@ var imports = map[string]rule{
 		ours: []string{"dynamo", "messages", "storage", "actors", "client"},
 		libraries: []string{
 			"github.com/asynkron/protoactor-go", "github.com/hashicorp/consul/api", "gopkg.in/yaml.v3", "golang.org/x/sys",
-			"google.golang.org/protobuf",
+			"google.golang.org/protobuf", "golang.org/x/term", "github.com/prometheus/client_golang",
 		},
+	},
+	"bootstrap/telemetry": {
+		ours:      []string{"actors", "messages", "storage"},
+		libraries: []string{"go.opentelemetry.io/otel", "github.com/prometheus/client_golang", "github.com/prometheus/otlptranslator"},
 	},
 	"bootstrap/clustertest": {ours: []string{"bootstrap", "client", "dynamo", "storage"}},
 	"client": {

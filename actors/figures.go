@@ -18,10 +18,6 @@ type Figures struct {
 	// replica has the data of.
 	Version        uint64
 	LostPartitions int
-	// Requests are by bucket, then operation.
-	Requests []RequestFigures
-	// Replicas is how many replicas had answered when the client was, by operation.
-	Replicas map[Operation]Histogram
 	// InFlight are requests that owe their client an answer, Timers those that are armed, and WaitingReads reads of the
 	// store that wait for a reader.
 	InFlight, Timers, WaitingReads int
@@ -89,15 +85,10 @@ type published struct {
 func (n *Node) Figures() Figures {
 	s := n.services
 	f := Figures{
-		Storage: s.Engine.Stats(), Requests: s.requests.figures(), Replicas: map[Operation]Histogram{},
+		Storage:  s.Engine.Stats(),
 		InFlight: int(max(0, s.unanswered.Load())), Timers: s.Wheel.Armed(), WaitingReads: s.Readers.Waiting(),
 		HintSlots: len(s.hints.slots()), MisplacedPartitions: len(s.misplaced.list()), HintLimit: s.HintBytes,
 		Pairs: int(s.published.pairs.Load()), Interval: s.ExchangeInterval, Reapable: int(s.published.reapable.Load()),
-	}
-	for op := range operations {
-		if h, ok := s.requests.replicas[op].histogram(replicaBounds, 1); ok {
-			f.Replicas[op] = h
-		}
 	}
 	if at := s.published.unverified.Load(); f.Pairs > 0 && at != nil {
 		f.Unverified = time.Since(*at)
@@ -116,6 +107,18 @@ func (n *Node) Figures() Figures {
 		}
 	}
 	return f
+}
+
+// Requests are what was counted of requests, by bucket, then operation; and how many replicas had answered
+// when the client was.
+func (n *Node) Requests() ([]RequestFigures, map[Operation]Histogram) {
+	t, replicas := n.services.requests, map[Operation]Histogram{}
+	for op := range operations {
+		if h, ok := t.replicas[op].histogram(replicaBounds, 1); ok {
+			replicas[op] = h
+		}
+	}
+	return t.figures(), replicas
 }
 
 func (t *requestTable) figures() []RequestFigures {

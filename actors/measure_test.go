@@ -15,7 +15,8 @@ import (
 
 // counted is what was counted of an operation on a bucket.
 func (r *rig) counted(bucket string, op Operation) RequestFigures {
-	for _, f := range r.node.Figures().Requests {
+	all, _ := r.node.Requests()
+	for _, f := range all {
 		if f.Bucket == bucket && f.Operation == op {
 			return f
 		}
@@ -75,7 +76,7 @@ func TestRequestsAreCounted(t *testing.T) {
 	if total(siblings) != 2 || siblings.Sum != 4 || siblings.Bounds[1] != 2 || siblings.Counts[1] != 2 {
 		t.Errorf("siblings: %+v", siblings)
 	}
-	replicas := r.node.Figures().Replicas
+	_, replicas := r.node.Requests()
 	for op, n := range map[Operation]uint64{Get: 4, Put: 2, Delete: 1} {
 		h := replicas[op]
 		if total(&h) != n || h.Counts[2] != n { // two answers are enough

@@ -26,8 +26,8 @@ type Config struct {
 	// Advertise is the address that others reach this node under; empty is
 	// Listen.
 	Advertise string
-	// HTTP is where /healthz and /readyz are served, host:port; empty serves
-	// none.
+	// HTTP is where /healthz, /readyz and /metrics are served, host:port; empty
+	// serves none.
 	HTTP string
 	// DataDir is the folder that holds the node's data. It belongs to one node
 	// of one cluster.
@@ -82,7 +82,8 @@ type Config struct {
 	// ConsoleControl lets operators change settings, restart and kill actors while the node
 	// runs; with TLS only those whose certificate names an operator.
 	ConsoleControl bool
-	// LogLevel is debug, info, warn or error; LogFormat text or json.
+	// LogLevel is debug, info, warn or error; LogFormat text or json, empty is text on a
+	// terminal and json elsewhere.
 	LogLevel, LogFormat string
 }
 
@@ -102,7 +103,6 @@ func Default() Config {
 		AAEInterval: exchange.DefaultInterval,
 		Reap:        "on",
 		LogLevel:    "info",
-		LogFormat:   "text",
 
 		BackgroundFloor: int(100 * admission.Default().Floor),
 	}
@@ -276,7 +276,7 @@ func (c Config) checkTLS(bad func(string, string, ...any)) {
 	if c.Reap != "on" && c.Reap != "off" {
 		bad("reap", "%q is not on or off", c.Reap)
 	}
-	if c.LogFormat != "text" && c.LogFormat != "json" {
+	if c.LogFormat != "" && c.LogFormat != "text" && c.LogFormat != "json" {
 		bad("log-format", "%q is not text or json", c.LogFormat)
 	}
 }

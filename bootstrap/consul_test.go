@@ -235,7 +235,7 @@ func testConsul(t *testing.T, agent, name string) *consul {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := newConsul(cfg, Identity{Store: fmt.Sprintf("%032x", 1)}, l)
+	c, err := newConsul(cfg, Identity{Store: fmt.Sprintf("%032x", 1)}, l.Logger)
 	if err != nil {
 		t.Fatal(err)
 	}

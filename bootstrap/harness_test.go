@@ -59,7 +59,7 @@ type testNode struct {
 // testConfig is a configuration for a node on any free port.
 func testConfig(name string) Config {
 	c := Default()
-	c.Name, c.Cluster, c.Listen, c.DataDir, c.Partitions, c.LogLevel = name, "test", "127.0.0.1:0", "unused", 8, "debug"
+	c.Name, c.Cluster, c.Listen, c.DataDir, c.Partitions, c.LogLevel, c.LogFormat = name, "test", "127.0.0.1:0", "unused", 8, "debug", "text"
 	return c
 }
 

@@ -1,16 +1,21 @@
 package bootstrap
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/dynactor/dynactor/actors"
 	"github.com/dynactor/dynactor/actors/link"
+	"github.com/dynactor/dynactor/bootstrap/telemetry"
 	"github.com/dynactor/dynactor/dynamo"
 	"github.com/dynactor/dynactor/messages"
 	"github.com/dynactor/dynactor/storage"
@@ -50,8 +55,48 @@ type peerStatus struct {
 	Error     string `json:"error,omitempty"`
 }
 
+// startMetrics has the node's figures ready for who asks on http, and nowhere else.
+func (n *Node) startMetrics(o Options) error {
+	if n.config.HTTP == "" {
+		return nil
+	}
+	var err error
+	n.metrics, err = telemetry.NewMetrics(telemetry.Source{
+		Node: n.config.Name, Cluster: n.config.Cluster, Zone: n.config.Zone, Version: cmp.Or(o.Version, "unknown"), Log: n.log,
+		Health: n.Health, Figures: n.actors.Figures, Requests: n.actors.Requests, Counters: n.actors.Counters(),
+		Kinds: n.registry.Kinds, Peers: n.links.Peers, Links: n.links.Totals, Logged: n.events.Counts,
+	})
+	if err != nil {
+		return err
+	}
+	n.onStop(n.metrics.Stop)
+	return nil
+}
+
+// Metrics is what a scrape gathers; nil when nothing is served on http.
+func (n *Node) Metrics() prometheus.Gatherer {
+	if n.metrics == nil {
+		return nil
+	}
+	return n.metrics.Registry()
+}
+
+func (n *Node) startHTTP(Options) error {
+	if n.config.HTTP == "" {
+		return nil
+	}
+	l, err := net.Listen("tcp", n.config.HTTP)
+	if err != nil {
+		return fmt.Errorf("listen on %s for http: %w (choose another with --http)", n.config.HTTP, err)
+	}
+	n.httpAddr = l.Addr().String()
+	n.http = n.serveHTTP(l)
+	n.onStop(n.stopHTTP)
+	return nil
+}
+
 // serveHTTP answers /healthz (the process lives and its store works) and
-// /readyz (it serves requests): 200, or 503 with the reason.
+// /readyz (it serves requests): 200, or 503 with the reason; and /metrics.
 func (n *Node) serveHTTP(l net.Listener) *http.Server {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
@@ -62,6 +107,7 @@ func (n *Node) serveHTTP(l net.Listener) *http.Server {
 		s := n.status()
 		n.writeStatus(w, s, s.Health.Ready && s.Storage.Failed == "")
 	})
+	mux.Handle("GET /metrics", n.metrics.Handler())
 	server := &http.Server{Handler: mux, ReadTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second, IdleTimeout: time.Minute}
 	n.wg.Go(func() {
 		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {

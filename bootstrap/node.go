@@ -20,6 +20,7 @@ import (
 	"github.com/dynactor/dynactor/actors"
 	"github.com/dynactor/dynactor/actors/link"
 	"github.com/dynactor/dynactor/actors/rt"
+	"github.com/dynactor/dynactor/bootstrap/telemetry"
 	"github.com/dynactor/dynactor/dynamo"
 	"github.com/dynactor/dynactor/dynamo/founding"
 	"github.com/dynactor/dynactor/dynamo/member"
@@ -43,10 +44,10 @@ const readers = 16
 type Node struct {
 	config    Config
 	log       *slog.Logger
+	events    *Log         // what log ends in
 	registry  *rt.Registry // of all actors, those of links too
 	failures  *rt.Failures // what went wrong lately
 	lines     *rt.Lines    // what was logged lately
-	level     *slog.LevelVar
 	engine    storage.Engine
 	identity  Identity
 	system    *actor.ActorSystem
@@ -55,6 +56,7 @@ type Node struct {
 	discovery Discovery
 	listener  net.Listener
 	http      *http.Server
+	metrics   *telemetry.Metrics
 	httpAddr  string
 	document  atomic.Pointer[member.Document]
 	fatal     chan error
@@ -78,6 +80,8 @@ type Options struct {
 	Engine storage.Engine
 	// Listener takes the place of listening on Config.Listen.
 	Listener net.Listener
+	// Version is that of the program; empty is unknown.
+	Version string
 	// LogTo is where the log goes; nil is standard error.
 	LogTo io.Writer
 	// Now is the wall clock; nil is the machine's.
@@ -99,16 +103,17 @@ func Start(c Config, o Options) (*Node, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	log, level, err := newLogger(o.LogTo, c)
+	events, err := NewLogger(o.LogTo, c.LogLevel, c.LogFormat)
 	if err != nil {
 		return nil, errors.Join(err, o.close())
 	}
 	n := &Node{
-		config: c, registry: rt.NewRegistry(), failures: &rt.Failures{}, lines: &rt.Lines{}, level: level, fatal: make(chan error, 1), linked: newLinkGate(), connected: map[string]bool{},
+		config: c, events: events, registry: rt.NewRegistry(), failures: &rt.Failures{}, lines: &rt.Lines{}, fatal: make(chan error, 1), linked: newLinkGate(), connected: map[string]bool{},
 	}
-	n.log = slog.New(n.failures.Handler(n.lines.Handler(log.With(slog.String("node", c.Name)).Handler())))
+	n.log = slog.New(n.failures.Handler(n.lines.Handler(events.With(slog.String("node", c.Name)).Handler())))
+	n.onStop(func(context.Context) error { events.Close(); return nil })
 	n.life, n.cancel = context.WithCancel(context.Background())
-	for _, step := range []func(Options) error{n.own, n.listen, n.openStore, n.startLinks, n.startActors, n.startHTTP, n.startDiscovery} {
+	for _, step := range []func(Options) error{n.own, n.listen, n.openStore, n.startLinks, n.startActors, n.startMetrics, n.startHTTP, n.startDiscovery} {
 		if err := step(o); err != nil {
 			ctx, cancel := context.WithTimeout(context.Background(), StopTimeout)
 			defer cancel()
@@ -304,7 +309,7 @@ func (n *Node) startActors(o Options) error {
 		return err
 	}
 	n.actors = actors.NewNode(actors.Config{
-		Self: dynamo.NodeID(n.config.Name), System: n.system, Engine: n.engine, Log: n.log, Registry: n.registry, Failures: n.failures, Lines: n.lines, LogLevel: n.level, MayControl: n.mayControl(),
+		Self: dynamo.NodeID(n.config.Name), System: n.system, Engine: n.engine, Log: n.log, Registry: n.registry, Failures: n.failures, Lines: n.lines, LogLevel: n.events.Level, MayControl: n.mayControl(),
 		Now:       func() dynamo.Timestamp { return dynamo.Timestamp(o.Now().UnixNano()) },
 		HintBytes: int64(n.config.HintsMB) << 20, MaxValue: n.config.MaxValue, MaxRequests: n.config.MaxRequests, Timeout: n.config.Timeout,
 		ExchangeInterval: n.config.AAEInterval, BackgroundFloor: float64(n.config.BackgroundFloor) / 100, Reap: n.config.Reap == "on", MessageLife: o.MessageLife,
@@ -393,20 +398,6 @@ func (n *Node) addresses() []*messages.Address {
 		out = append(out, a)
 	}
 	return out
-}
-
-func (n *Node) startHTTP(Options) error {
-	if n.config.HTTP == "" {
-		return nil
-	}
-	l, err := net.Listen("tcp", n.config.HTTP)
-	if err != nil {
-		return fmt.Errorf("listen on %s for http: %w (choose another with --http)", n.config.HTTP, err)
-	}
-	n.httpAddr = l.Addr().String()
-	n.http = n.serveHTTP(l)
-	n.onStop(n.stopHTTP)
-	return nil
 }
 
 // newDiscovery picks Consul or the list.

@@ -21,7 +21,7 @@ type startCmd struct {
 	Cluster         string        `help:"The cluster's name." default:"dynactor"`
 	Listen          string        `help:"Where nodes and clients connect, HOST:PORT." default:"127.0.0.1:7800"`
 	Advertise       string        `help:"Address that others reach this node under, if not that of --listen."`
-	HTTP            string        `name:"http" help:"Where /healthz and /readyz are served, HOST:PORT; not at all if empty."`
+	HTTP            string        `name:"http" help:"Where /healthz, /readyz and /metrics are served, HOST:PORT; not at all if empty."`
 	DataDir         string        `help:"Folder for this node's data; it belongs to one node of one cluster." type:"path"`
 	Seed            []string      `help:"Address of another node, HOST:PORT; repeatable."`
 	Consul          string        `help:"Address of the local Consul agent; takes the place of --seed."`
@@ -43,8 +43,8 @@ type startCmd struct {
 	TLSKey          string        `name:"tls-key" help:"Key of the certificate (PEM)." type:"path"`
 	TLSCA           string        `name:"tls-ca" help:"Authority that signs nodes (PEM)." type:"path"`
 	LogLevel        string        `help:"debug, info, warn or error." default:"info"`
-	LogFormat       string        `help:"text or json." default:"text"`
 	ConsoleControl  bool          `help:"Let node console change settings, restart and kill actors; with TLS only for certificates that name operator or operator.NAME."`
+	LogFormat       string        `help:"text or json; by default text on a terminal and json elsewhere."`
 	Config          string        `help:"YAML file with the same settings, and buckets to create at the founding." type:"path"`
 }
 
@@ -89,7 +89,7 @@ func (c *startCmd) Run(ctx context.Context, s *streams) error {
 	if err != nil {
 		return err
 	}
-	n, err := bootstrap.Start(config, bootstrap.Options{LogTo: s.err, Now: wallClock, MessageLife: messageLife})
+	n, err := bootstrap.Start(config, bootstrap.Options{Version: version, LogTo: s.err, Now: wallClock, MessageLife: messageLife})
 	if err != nil {
 		return err
 	}
