@@ -173,11 +173,11 @@ func (a *getActor) replied(r request.Result) {
 	switch r := r.(type) {
 	case request.Found:
 		a.s.Counters.GetsFound.Add(1)
-		a.s.requests.replicas[Get].add(replicaBounds, int64(a.get.Answered()))
+		a.s.requests.met(Get, a.get.Answered())
 		a.found(r.Record)
 	case request.NotFound:
 		a.s.Counters.GetsNotFound.Add(1)
-		a.s.requests.replicas[Get].add(replicaBounds, int64(a.get.Answered()))
+		a.s.requests.met(Get, a.get.Answered())
 		a.reply(&messages.GetReply{Context: a.context(r.Record)})
 	case request.Unavailable:
 		a.s.Counters.GetsFailed.Add(1)
@@ -194,7 +194,7 @@ func (a *getActor) replied(r request.Result) {
 func (a *getActor) found(rec version.Record) {
 	live := rec.Live(a.s.Now())
 	a.s.Counters.siblings(len(live))
-	a.s.requests.of(a.plan.key.Bucket).siblings.add(siblingBounds, int64(len(live)))
+	a.s.requests.found(a.plan.key.Bucket, len(live))
 	if a.plan.properties.Conflicts == dynamo.LastWriteWins {
 		live = live[:0]
 		if v, ok := rec.Latest(a.s.Now()); ok {

@@ -129,7 +129,7 @@ const (
 )
 
 // requestTable counts requests by bucket. Buckets that the cluster document does not name, which anybody
-// can make up, are counted together.
+// can make up, are counted together. A nil table counts nothing.
 type requestTable struct {
 	rows  atomic.Pointer[map[string]*measures]
 	other measures
@@ -140,6 +140,9 @@ type requestTable struct {
 // know has the buckets of a document counted apart, as long as there are not too many; those that are
 // counted stay. It is called by one goroutine at a time.
 func (t *requestTable) know(doc *member.Document) {
+	if t == nil {
+		return
+	}
 	rows := map[string]*measures{}
 	if old := t.rows.Load(); old != nil {
 		for name, m := range *old {
@@ -165,13 +168,33 @@ func (t *requestTable) of(bucket string) *measures {
 
 // answered counts a request that was let in.
 func (t *requestTable) answered(bucket string, op Operation, reply any, took time.Duration) {
+	if t == nil {
+		return
+	}
 	m := t.of(bucket)
 	m.outcomes[op][outcomeOf(reply)].Add(1)
 	m.latency[op].add(latencyBounds, int64(took))
 }
 
+// met counts how many replicas had answered when the client is.
+func (t *requestTable) met(op Operation, replicas int) {
+	if t != nil {
+		t.replicas[op].add(replicaBounds, int64(replicas))
+	}
+}
+
+// found counts how many versions a read has found.
+func (t *requestTable) found(bucket string, versions int) {
+	if t != nil {
+		t.of(bucket).siblings.add(siblingBounds, int64(versions))
+	}
+}
+
 // refused counts a request that was not let in, if the message is one.
 func (t *requestTable) refused(message any, f *messages.Failure) {
+	if t == nil {
+		return
+	}
 	if o, ok := message.(*order); ok {
 		message = o.request
 	}

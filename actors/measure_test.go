@@ -4,12 +4,14 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/dynactor/dynactor/actors/actortest"
 	"github.com/dynactor/dynactor/dynamo/bucket"
 	"github.com/dynactor/dynactor/dynamo/member"
+	"github.com/dynactor/dynactor/dynamo/quorum"
 	"github.com/dynactor/dynactor/messages"
 )
 
@@ -184,8 +186,8 @@ func measured() func() {
 	reply := &messages.GetReply{Values: []*messages.Value{{}}}
 	return func() {
 		table.answered("b", Get, reply, 300*time.Microsecond)
-		table.replicas[Get].add(replicaBounds, 2)
-		table.of("b").siblings.add(siblingBounds, 1)
+		table.met(Get, 2)
+		table.found("b", 1)
 	}
 }
 
@@ -212,4 +214,58 @@ func BenchmarkMeasure(b *testing.B) {
 			}
 		})
 	})
+}
+
+// BenchmarkMeasuredGets compares reads of a node that counts its requests with those of one that does not, in short
+// turns: "on/off" is the middle of the ratios of their throughputs. There is one replica, in memory, and no network,
+// so that a read costs as little as it can besides.
+func BenchmarkMeasuredGets(b *testing.B) {
+	const turnLength = 250 * time.Millisecond
+	var sides [2]*rig
+	for i := range sides {
+		properties := bucket.Default()
+		properties.Quorum = quorum.Params{N: 1, R: 1, W: 1}
+		sides[i] = start(b, setup{
+			partitions: 16, buckets: []member.Bucket{{Name: string(bucketB), Properties: properties}},
+			change: func(c *Config) { c.unmeasured = i == 1 },
+		})
+		sides[i].probe.Ask(sides[i].coordinator(), putOf("k", "v", nil))
+		actortest.Next[*messages.PutReply](b, sides[i].probe)
+		sides[i].gets(b, time.Second)
+	}
+	var ratios, on []float64
+	b.ResetTimer()
+	for i := range b.N {
+		var rate [2]float64
+		for j := range sides {
+			k := (i + j) % 2
+			rate[k] = sides[k].gets(b, turnLength)
+		}
+		ratios, on = append(ratios, rate[0]/rate[1]), append(on, rate[0])
+	}
+	for name, all := range map[string][]float64{"on/off": ratios, "on-gets/s": on} {
+		slices.Sort(all)
+		b.ReportMetric(all[len(all)/2], name)
+	}
+}
+
+// gets reads a key with 16 readers for so long, and returns how many times a second that was.
+func (r *rig) gets(b *testing.B, d time.Duration) float64 {
+	began := time.Now()
+	var all sync.WaitGroup
+	counts := make([]int, 16)
+	for i := range counts {
+		all.Go(func() {
+			for probe := actortest.NewProbe(r.system); time.Since(began) < d; counts[i]++ {
+				probe.Ask(r.coordinator(), getOf("k"))
+				actortest.Next[*messages.GetReply](b, probe)
+			}
+		})
+	}
+	all.Wait()
+	n := 0
+	for _, c := range counts {
+		n += c
+	}
+	return float64(n) / time.Since(began).Seconds()
 }

@@ -56,6 +56,9 @@ func NewNode(c Config) *Node {
 	}
 	s.maxRequests.Store(int64(c.MaxRequests))
 	s.hintBytes.Store(c.HintBytes)
+	if c.unmeasured {
+		s.requests = nil
+	}
 	return &Node{services: s}
 }
 

@@ -137,7 +137,7 @@ func (a *putActor) replication(e request.Replicate) *link.Shared {
 func (a *putActor) replied(r request.Result) {
 	if w, ok := r.(request.Written); ok {
 		a.s.Counters.PutsDone.Add(1)
-		a.s.requests.replicas[a.op].add(replicaBounds, int64(w.Replicas))
+		a.s.requests.met(a.op, w.Replicas)
 		a.reply(&messages.PutReply{Context: a.context(w.Record), Replicas: uint32(w.Replicas)})
 		return
 	}

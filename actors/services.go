@@ -116,6 +116,8 @@ type Config struct {
 	Reap bool
 	// pace is for tests.
 	pace upkeepPace
+	// unmeasured is for tests: requests are not counted.
+	unmeasured bool
 	// hearing is for tests; 0 takes the usual.
 	hearing time.Duration
 	// Founding is how this node takes part in founding a cluster.
