@@ -40,8 +40,10 @@ type Failure struct {
 	PrimariesNeeded   uint32 `protobuf:"varint,7,opt,name=primaries_needed,json=primariesNeeded,proto3" json:"primaries_needed,omitempty"`
 	// The version of the cluster document that made the request stale.
 	DocumentVersion uint64 `protobuf:"varint,8,opt,name=document_version,json=documentVersion,proto3" json:"document_version,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// If it was asked for.
+	Timeline      *TimelineRecord `protobuf:"bytes,9,opt,name=timeline,proto3" json:"timeline,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Failure) Reset() {
@@ -130,6 +132,13 @@ func (x *Failure) GetDocumentVersion() uint64 {
 	return 0
 }
 
+func (x *Failure) GetTimeline() *TimelineRecord {
+	if x != nil {
+		return x.Timeline
+	}
+	return nil
+}
+
 // Quorum overrides a bucket's numbers for one request; 0 keeps the bucket's.
 type Quorum struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -200,11 +209,15 @@ func (x *Quorum) GetPw() uint32 {
 }
 
 type GetRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Bucket        []byte                 `protobuf:"bytes,1,opt,name=bucket,proto3" json:"bucket,omitempty"`
-	Key           []byte                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
-	Quorum        *Quorum                `protobuf:"bytes,3,opt,name=quorum,proto3" json:"quorum,omitempty"`
-	TimeoutMs     uint32                 `protobuf:"varint,4,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Bucket    []byte                 `protobuf:"bytes,1,opt,name=bucket,proto3" json:"bucket,omitempty"`
+	Key       []byte                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	Quorum    *Quorum                `protobuf:"bytes,3,opt,name=quorum,proto3" json:"quorum,omitempty"`
+	TimeoutMs uint32                 `protobuf:"varint,4,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	// Answer when all has happened, and tell what has.
+	Timeline bool `protobuf:"varint,5,opt,name=timeline,proto3" json:"timeline,omitempty"`
+	// W3C trace context of the asker; what is none is ignored.
+	TraceParent   []byte `protobuf:"bytes,6,opt,name=trace_parent,json=traceParent,proto3" json:"trace_parent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -265,6 +278,20 @@ func (x *GetRequest) GetTimeoutMs() uint32 {
 		return x.TimeoutMs
 	}
 	return 0
+}
+
+func (x *GetRequest) GetTimeline() bool {
+	if x != nil {
+		return x.Timeline
+	}
+	return false
+}
+
+func (x *GetRequest) GetTraceParent() []byte {
+	if x != nil {
+		return x.TraceParent
+	}
+	return nil
 }
 
 type Value struct {
@@ -341,9 +368,11 @@ func (x *Value) GetExpiresNs() int64 {
 // GetReply: no values means not found; the context is there all the same when
 // the store remembers a deletion.
 type GetReply struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Values        []*Value               `protobuf:"bytes,1,rep,name=values,proto3" json:"values,omitempty"`
-	Context       []byte                 `protobuf:"bytes,2,opt,name=context,proto3" json:"context,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Values  []*Value               `protobuf:"bytes,1,rep,name=values,proto3" json:"values,omitempty"`
+	Context []byte                 `protobuf:"bytes,2,opt,name=context,proto3" json:"context,omitempty"`
+	// If it was asked for.
+	Timeline      *TimelineRecord `protobuf:"bytes,3,opt,name=timeline,proto3" json:"timeline,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -392,6 +421,13 @@ func (x *GetReply) GetContext() []byte {
 	return nil
 }
 
+func (x *GetReply) GetTimeline() *TimelineRecord {
+	if x != nil {
+		return x.Timeline
+	}
+	return nil
+}
+
 type PutRequest struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Bucket []byte                 `protobuf:"bytes,1,opt,name=bucket,proto3" json:"bucket,omitempty"`
@@ -412,7 +448,10 @@ type PutRequest struct {
 	// How often the request was passed on; a node passes it on once.
 	Hops uint32 `protobuf:"varint,11,opt,name=hops,proto3" json:"hops,omitempty"`
 	// The version of the cluster document that the node that passed it on went by.
-	Plan          uint64 `protobuf:"varint,12,opt,name=plan,proto3" json:"plan,omitempty"`
+	Plan uint64 `protobuf:"varint,12,opt,name=plan,proto3" json:"plan,omitempty"`
+	// As in GetRequest.
+	Timeline      bool   `protobuf:"varint,13,opt,name=timeline,proto3" json:"timeline,omitempty"`
+	TraceParent   []byte `protobuf:"bytes,14,opt,name=trace_parent,json=traceParent,proto3" json:"trace_parent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -531,12 +570,28 @@ func (x *PutRequest) GetPlan() uint64 {
 	return 0
 }
 
+func (x *PutRequest) GetTimeline() bool {
+	if x != nil {
+		return x.Timeline
+	}
+	return false
+}
+
+func (x *PutRequest) GetTraceParent() []byte {
+	if x != nil {
+		return x.TraceParent
+	}
+	return nil
+}
+
 type PutReply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Context of the result, for the next put.
 	Context []byte `protobuf:"bytes,1,opt,name=context,proto3" json:"context,omitempty"`
 	// How many replicas had confirmed when the answer was sent.
-	Replicas      uint32 `protobuf:"varint,2,opt,name=replicas,proto3" json:"replicas,omitempty"`
+	Replicas uint32 `protobuf:"varint,2,opt,name=replicas,proto3" json:"replicas,omitempty"`
+	// If it was asked for.
+	Timeline      *TimelineRecord `protobuf:"bytes,3,opt,name=timeline,proto3" json:"timeline,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -583,6 +638,13 @@ func (x *PutReply) GetReplicas() uint32 {
 		return x.Replicas
 	}
 	return 0
+}
+
+func (x *PutReply) GetTimeline() *TimelineRecord {
+	if x != nil {
+		return x.Timeline
+	}
+	return nil
 }
 
 // RingRequest asks for the cluster document when it is newer than version.
@@ -1722,7 +1784,7 @@ var File_messages_client_proto protoreflect.FileDescriptor
 
 const file_messages_client_proto_rawDesc = "" +
 	"\n" +
-	"\x15messages/client.proto\x12\x11dynactor.messages\"\x90\x02\n" +
+	"\x15messages/client.proto\x12\x11dynactor.messages\x1a\x14messages/trace.proto\"\xcf\x02\n" +
 	"\aFailure\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\rR\x04code\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\x12$\n" +
@@ -1731,28 +1793,32 @@ const file_messages_client_proto_rawDesc = "" +
 	"\x06needed\x18\x05 \x01(\rR\x06needed\x12-\n" +
 	"\x12primaries_answered\x18\x06 \x01(\rR\x11primariesAnswered\x12)\n" +
 	"\x10primaries_needed\x18\a \x01(\rR\x0fprimariesNeeded\x12)\n" +
-	"\x10document_version\x18\b \x01(\x04R\x0fdocumentVersion\"D\n" +
+	"\x10document_version\x18\b \x01(\x04R\x0fdocumentVersion\x12=\n" +
+	"\btimeline\x18\t \x01(\v2!.dynactor.messages.TimelineRecordR\btimeline\"D\n" +
 	"\x06Quorum\x12\f\n" +
 	"\x01r\x18\x01 \x01(\rR\x01r\x12\f\n" +
 	"\x01w\x18\x02 \x01(\rR\x01w\x12\x0e\n" +
 	"\x02pr\x18\x03 \x01(\rR\x02pr\x12\x0e\n" +
-	"\x02pw\x18\x04 \x01(\rR\x02pw\"\x88\x01\n" +
+	"\x02pw\x18\x04 \x01(\rR\x02pw\"\xc7\x01\n" +
 	"\n" +
 	"GetRequest\x12\x16\n" +
 	"\x06bucket\x18\x01 \x01(\fR\x06bucket\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x121\n" +
 	"\x06quorum\x18\x03 \x01(\v2\x19.dynactor.messages.QuorumR\x06quorum\x12\x1d\n" +
 	"\n" +
-	"timeout_ms\x18\x04 \x01(\rR\ttimeoutMs\"g\n" +
+	"timeout_ms\x18\x04 \x01(\rR\ttimeoutMs\x12\x1a\n" +
+	"\btimeline\x18\x05 \x01(\bR\btimeline\x12!\n" +
+	"\ftrace_parent\x18\x06 \x01(\fR\vtraceParent\"g\n" +
 	"\x05Value\x12\x14\n" +
 	"\x05value\x18\x01 \x01(\fR\x05value\x12\x17\n" +
 	"\atime_ns\x18\x02 \x01(\x12R\x06timeNs\x12\x10\n" +
 	"\x03dot\x18\x03 \x01(\tR\x03dot\x12\x1d\n" +
 	"\n" +
-	"expires_ns\x18\x04 \x01(\x12R\texpiresNs\"V\n" +
+	"expires_ns\x18\x04 \x01(\x12R\texpiresNs\"\x95\x01\n" +
 	"\bGetReply\x120\n" +
 	"\x06values\x18\x01 \x03(\v2\x18.dynactor.messages.ValueR\x06values\x12\x18\n" +
-	"\acontext\x18\x02 \x01(\fR\acontext\"\xc4\x02\n" +
+	"\acontext\x18\x02 \x01(\fR\acontext\x12=\n" +
+	"\btimeline\x18\x03 \x01(\v2!.dynactor.messages.TimelineRecordR\btimeline\"\x83\x03\n" +
 	"\n" +
 	"PutRequest\x12\x16\n" +
 	"\x06bucket\x18\x01 \x01(\fR\x06bucket\x12\x10\n" +
@@ -1769,10 +1835,13 @@ const file_messages_client_proto_rawDesc = "" +
 	"\x05retry\x18\n" +
 	" \x01(\bR\x05retry\x12\x12\n" +
 	"\x04hops\x18\v \x01(\rR\x04hops\x12\x12\n" +
-	"\x04plan\x18\f \x01(\x04R\x04plan\"@\n" +
+	"\x04plan\x18\f \x01(\x04R\x04plan\x12\x1a\n" +
+	"\btimeline\x18\r \x01(\bR\btimeline\x12!\n" +
+	"\ftrace_parent\x18\x0e \x01(\fR\vtraceParent\"\x7f\n" +
 	"\bPutReply\x12\x18\n" +
 	"\acontext\x18\x01 \x01(\fR\acontext\x12\x1a\n" +
-	"\breplicas\x18\x02 \x01(\rR\breplicas\"F\n" +
+	"\breplicas\x18\x02 \x01(\rR\breplicas\x12=\n" +
+	"\btimeline\x18\x03 \x01(\v2!.dynactor.messages.TimelineRecordR\btimeline\"F\n" +
 	"\vRingRequest\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x1d\n" +
 	"\n" +
@@ -1881,51 +1950,55 @@ func file_messages_client_proto_rawDescGZIP() []byte {
 
 var file_messages_client_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_messages_client_proto_goTypes = []any{
-	(*Failure)(nil),     // 0: dynactor.messages.Failure
-	(*Quorum)(nil),      // 1: dynactor.messages.Quorum
-	(*GetRequest)(nil),  // 2: dynactor.messages.GetRequest
-	(*Value)(nil),       // 3: dynactor.messages.Value
-	(*GetReply)(nil),    // 4: dynactor.messages.GetReply
-	(*PutRequest)(nil),  // 5: dynactor.messages.PutRequest
-	(*PutReply)(nil),    // 6: dynactor.messages.PutReply
-	(*RingRequest)(nil), // 7: dynactor.messages.RingRequest
-	(*RingReply)(nil),   // 8: dynactor.messages.RingReply
-	(*Address)(nil),     // 9: dynactor.messages.Address
-	(*KeysRequest)(nil), // 10: dynactor.messages.KeysRequest
-	(*KeysReply)(nil),   // 11: dynactor.messages.KeysReply
-	(*Document)(nil),    // 12: dynactor.messages.Document
-	(*Forced)(nil),      // 13: dynactor.messages.Forced
-	(*Movement)(nil),    // 14: dynactor.messages.Movement
-	(*Switch)(nil),      // 15: dynactor.messages.Switch
-	(*Fill)(nil),        // 16: dynactor.messages.Fill
-	(*Change)(nil),      // 17: dynactor.messages.Change
-	(*Member)(nil),      // 18: dynactor.messages.Member
-	(*Ring)(nil),        // 19: dynactor.messages.Ring
-	(*ReplicaList)(nil), // 20: dynactor.messages.ReplicaList
-	(*Bucket)(nil),      // 21: dynactor.messages.Bucket
+	(*Failure)(nil),        // 0: dynactor.messages.Failure
+	(*Quorum)(nil),         // 1: dynactor.messages.Quorum
+	(*GetRequest)(nil),     // 2: dynactor.messages.GetRequest
+	(*Value)(nil),          // 3: dynactor.messages.Value
+	(*GetReply)(nil),       // 4: dynactor.messages.GetReply
+	(*PutRequest)(nil),     // 5: dynactor.messages.PutRequest
+	(*PutReply)(nil),       // 6: dynactor.messages.PutReply
+	(*RingRequest)(nil),    // 7: dynactor.messages.RingRequest
+	(*RingReply)(nil),      // 8: dynactor.messages.RingReply
+	(*Address)(nil),        // 9: dynactor.messages.Address
+	(*KeysRequest)(nil),    // 10: dynactor.messages.KeysRequest
+	(*KeysReply)(nil),      // 11: dynactor.messages.KeysReply
+	(*Document)(nil),       // 12: dynactor.messages.Document
+	(*Forced)(nil),         // 13: dynactor.messages.Forced
+	(*Movement)(nil),       // 14: dynactor.messages.Movement
+	(*Switch)(nil),         // 15: dynactor.messages.Switch
+	(*Fill)(nil),           // 16: dynactor.messages.Fill
+	(*Change)(nil),         // 17: dynactor.messages.Change
+	(*Member)(nil),         // 18: dynactor.messages.Member
+	(*Ring)(nil),           // 19: dynactor.messages.Ring
+	(*ReplicaList)(nil),    // 20: dynactor.messages.ReplicaList
+	(*Bucket)(nil),         // 21: dynactor.messages.Bucket
+	(*TimelineRecord)(nil), // 22: dynactor.messages.TimelineRecord
 }
 var file_messages_client_proto_depIdxs = []int32{
-	1,  // 0: dynactor.messages.GetRequest.quorum:type_name -> dynactor.messages.Quorum
-	3,  // 1: dynactor.messages.GetReply.values:type_name -> dynactor.messages.Value
-	1,  // 2: dynactor.messages.PutRequest.quorum:type_name -> dynactor.messages.Quorum
-	12, // 3: dynactor.messages.RingReply.document:type_name -> dynactor.messages.Document
-	9,  // 4: dynactor.messages.RingReply.addresses:type_name -> dynactor.messages.Address
-	18, // 5: dynactor.messages.Document.members:type_name -> dynactor.messages.Member
-	19, // 6: dynactor.messages.Document.settled:type_name -> dynactor.messages.Ring
-	19, // 7: dynactor.messages.Document.next:type_name -> dynactor.messages.Ring
-	21, // 8: dynactor.messages.Document.buckets:type_name -> dynactor.messages.Bucket
-	14, // 9: dynactor.messages.Document.movement:type_name -> dynactor.messages.Movement
-	17, // 10: dynactor.messages.Document.staged:type_name -> dynactor.messages.Change
-	13, // 11: dynactor.messages.Document.forced:type_name -> dynactor.messages.Forced
-	15, // 12: dynactor.messages.Movement.switched:type_name -> dynactor.messages.Switch
-	16, // 13: dynactor.messages.Movement.filling:type_name -> dynactor.messages.Fill
-	18, // 14: dynactor.messages.Change.member:type_name -> dynactor.messages.Member
-	20, // 15: dynactor.messages.Ring.lists:type_name -> dynactor.messages.ReplicaList
-	16, // [16:16] is the sub-list for method output_type
-	16, // [16:16] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	22, // 0: dynactor.messages.Failure.timeline:type_name -> dynactor.messages.TimelineRecord
+	1,  // 1: dynactor.messages.GetRequest.quorum:type_name -> dynactor.messages.Quorum
+	3,  // 2: dynactor.messages.GetReply.values:type_name -> dynactor.messages.Value
+	22, // 3: dynactor.messages.GetReply.timeline:type_name -> dynactor.messages.TimelineRecord
+	1,  // 4: dynactor.messages.PutRequest.quorum:type_name -> dynactor.messages.Quorum
+	22, // 5: dynactor.messages.PutReply.timeline:type_name -> dynactor.messages.TimelineRecord
+	12, // 6: dynactor.messages.RingReply.document:type_name -> dynactor.messages.Document
+	9,  // 7: dynactor.messages.RingReply.addresses:type_name -> dynactor.messages.Address
+	18, // 8: dynactor.messages.Document.members:type_name -> dynactor.messages.Member
+	19, // 9: dynactor.messages.Document.settled:type_name -> dynactor.messages.Ring
+	19, // 10: dynactor.messages.Document.next:type_name -> dynactor.messages.Ring
+	21, // 11: dynactor.messages.Document.buckets:type_name -> dynactor.messages.Bucket
+	14, // 12: dynactor.messages.Document.movement:type_name -> dynactor.messages.Movement
+	17, // 13: dynactor.messages.Document.staged:type_name -> dynactor.messages.Change
+	13, // 14: dynactor.messages.Document.forced:type_name -> dynactor.messages.Forced
+	15, // 15: dynactor.messages.Movement.switched:type_name -> dynactor.messages.Switch
+	16, // 16: dynactor.messages.Movement.filling:type_name -> dynactor.messages.Fill
+	18, // 17: dynactor.messages.Change.member:type_name -> dynactor.messages.Member
+	20, // 18: dynactor.messages.Ring.lists:type_name -> dynactor.messages.ReplicaList
+	19, // [19:19] is the sub-list for method output_type
+	19, // [19:19] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_messages_client_proto_init() }
@@ -1933,6 +2006,7 @@ func file_messages_client_proto_init() {
 	if File_messages_client_proto != nil {
 		return
 	}
+	file_messages_trace_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -129,7 +129,8 @@ var table = [...]Info{
 	50: {Name: "InspectReply", FromNode: []string{TargetClient}, make: func() proto.Message { return new(InspectReply) }},
 	51: {Name: "ErrorsRequest", Request: true, FromClient: []string{TargetConsole}, make: func() proto.Message { return new(ErrorsRequest) }},
 	52: {Name: "ErrorsReply", FromNode: []string{TargetClient}, make: func() proto.Message { return new(ErrorsReply) }},
-
+	53: {Name: "SlowRequestsRequest", Request: true, FromClient: []string{TargetConsole}, make: func() proto.Message { return new(SlowRequestsRequest) }},
+	54: {Name: "SlowRequestsReply", FromNode: []string{TargetClient}, make: func() proto.Message { return new(SlowRequestsReply) }},
 	57: {Name: "LookupRequest", Request: true, FromClient: []string{TargetConsole}, make: func() proto.Message { return new(LookupRequest) }},
 	58: {Name: "LookupReply", FromNode: []string{TargetClient}, make: func() proto.Message { return new(LookupReply) }},
 	59: {Name: "BusiestRequest", Request: true, FromClient: []string{TargetConsole}, make: func() proto.Message { return new(BusiestRequest) }},
@@ -262,6 +263,10 @@ func rareNumberOf(m any) (Number, bool) {
 		return 51, true
 	case *ErrorsReply:
 		return 52, true
+	case *SlowRequestsRequest:
+		return 53, true
+	case *SlowRequestsReply:
+		return 54, true
 	case *LookupRequest:
 		return 57, true
 	case *LookupReply:
@@ -407,6 +412,9 @@ func (x *InspectRequest) SetTimeoutMs(ms uint32) { x.TimeoutMs = ms }
 
 // SetTimeoutMs lowers the time left; the link does so on receipt.
 func (x *ErrorsRequest) SetTimeoutMs(ms uint32) { x.TimeoutMs = ms }
+
+// SetTimeoutMs lowers the time left; the link does so on receipt.
+func (x *SlowRequestsRequest) SetTimeoutMs(ms uint32) { x.TimeoutMs = ms }
 
 // SetTimeoutMs lowers the time left; the link does so on receipt.
 func (x *LookupRequest) SetTimeoutMs(ms uint32) { x.TimeoutMs = ms }

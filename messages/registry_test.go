@@ -18,6 +18,7 @@ var parts = map[protoreflect.Name]bool{
 	"TreeRoot": true, "TreeNodes": true, "TreeLeaves": true, "RecordNames": true, "RecordPage": true, "LeafList": true, "ExchangeState": true, "BackgroundWork": true, "ReapKey": true,
 	"ActorState": true, "ActorPanic": true, "ActorFields": true, "ActorField": true, "NodeError": true,
 	"KeyCopy": true, "BusyActor": true, "LogLine": true, "Setting": true,
+	"TimelineRecord": true, "TimelineStep": true, "SlowRequestRecord": true,
 }
 
 // TestEveryMessageHasItsNumber: what is generated is in the table or a part of
@@ -152,6 +153,7 @@ node    BusiestReply     -> client/1
 node    LogReply         -> client/1
 node    SettingsReply    -> client/1
 node    ControlReply     -> client/1
+node    SlowRequestsReply -> client/1
 client  GetRequest       -> coordinator
 client  PutRequest       -> coordinator
 client  RingRequest      -> membership
@@ -170,6 +172,7 @@ client  BusiestRequest   -> console
 client  LogRequest       -> console
 client  SettingsRequest  -> console
 client  ControlRequest   -> console
+client  SlowRequestsRequest -> console
 `
 	targets := []string{
 		"coordinator", "vnode/1", "get/1", "put/1", "forward/1", "membership", "client/1", "node", "transfer/1", "fill/1", "exchange/1", "detector", "transfers", "exchanges", "admission", "reap/1", "reaps", "console", "vnodes", "links", "links/n1", "",

@@ -36,9 +36,11 @@ type ReadRequest struct {
 	// Values larger than this many bytes are left out of the answer; 0 sends all.
 	DigestAbove uint32 `protobuf:"varint,4,opt,name=digest_above,json=digestAbove,proto3" json:"digest_above,omitempty"`
 	// Version of the cluster document the request was planned with.
-	Plan          uint64 `protobuf:"varint,5,opt,name=plan,proto3" json:"plan,omitempty"`
-	TimeoutMs     uint32 `protobuf:"varint,6,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
-	N             uint32 `protobuf:"varint,7,opt,name=n,proto3" json:"n,omitempty"`
+	Plan      uint64 `protobuf:"varint,5,opt,name=plan,proto3" json:"plan,omitempty"`
+	TimeoutMs uint32 `protobuf:"varint,6,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	N         uint32 `protobuf:"varint,7,opt,name=n,proto3" json:"n,omitempty"`
+	// As in GetRequest.
+	TraceParent   []byte `protobuf:"bytes,8,opt,name=trace_parent,json=traceParent,proto3" json:"trace_parent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -122,6 +124,13 @@ func (x *ReadRequest) GetN() uint32 {
 	return 0
 }
 
+func (x *ReadRequest) GetTraceParent() []byte {
+	if x != nil {
+		return x.TraceParent
+	}
+	return nil
+}
+
 type ReadReply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The encoded record (dynamo/version); empty when the vnode has none.
@@ -130,6 +139,12 @@ type ReadReply struct {
 	// damaged: its "none" then proves nothing.
 	Authoritative bool  `protobuf:"varint,2,opt,name=authoritative,proto3" json:"authoritative,omitempty"`
 	ReadMs        int64 `protobuf:"varint,3,opt,name=read_ms,json=readMs,proto3" json:"read_ms,omitempty"`
+	// What the time went for: it waited for the vnode's turn, in the turn, for a reader, and
+	// for the store. For people only.
+	WaitedUs      uint32 `protobuf:"varint,4,opt,name=waited_us,json=waitedUs,proto3" json:"waited_us,omitempty"`
+	TurnUs        uint32 `protobuf:"varint,5,opt,name=turn_us,json=turnUs,proto3" json:"turn_us,omitempty"`
+	ReaderUs      uint32 `protobuf:"varint,6,opt,name=reader_us,json=readerUs,proto3" json:"reader_us,omitempty"`
+	StoreUs       uint32 `protobuf:"varint,7,opt,name=store_us,json=storeUs,proto3" json:"store_us,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -185,6 +200,34 @@ func (x *ReadReply) GetReadMs() int64 {
 	return 0
 }
 
+func (x *ReadReply) GetWaitedUs() uint32 {
+	if x != nil {
+		return x.WaitedUs
+	}
+	return 0
+}
+
+func (x *ReadReply) GetTurnUs() uint32 {
+	if x != nil {
+		return x.TurnUs
+	}
+	return 0
+}
+
+func (x *ReadReply) GetReaderUs() uint32 {
+	if x != nil {
+		return x.ReaderUs
+	}
+	return 0
+}
+
+func (x *ReadReply) GetStoreUs() uint32 {
+	if x != nil {
+		return x.StoreUs
+	}
+	return 0
+}
+
 // ReplicateRequest hands a vnode the coordinator's whole merged record.
 type ReplicateRequest struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
@@ -201,7 +244,9 @@ type ReplicateRequest struct {
 	// Empty when the receiver is a primary itself.
 	HintFor string `protobuf:"bytes,10,opt,name=hint_for,json=hintFor,proto3" json:"hint_for,omitempty"`
 	// Of a write that the coordinator has just made: when it made it.
-	ReadMs        int64 `protobuf:"varint,11,opt,name=read_ms,json=readMs,proto3" json:"read_ms,omitempty"`
+	ReadMs int64 `protobuf:"varint,11,opt,name=read_ms,json=readMs,proto3" json:"read_ms,omitempty"`
+	// As in GetRequest.
+	TraceParent   []byte `protobuf:"bytes,12,opt,name=trace_parent,json=traceParent,proto3" json:"trace_parent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -306,10 +351,22 @@ func (x *ReplicateRequest) GetReadMs() int64 {
 	return 0
 }
 
+func (x *ReplicateRequest) GetTraceParent() []byte {
+	if x != nil {
+		return x.TraceParent
+	}
+	return nil
+}
+
 // ReplicateReply: the vnode holds the record, or one that covers it, as durably
 // as asked.
 type ReplicateReply struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What the time went for: it waited for the vnode's turn, in the turn, and until the store
+	// had it. For people only.
+	WaitedUs      uint32 `protobuf:"varint,1,opt,name=waited_us,json=waitedUs,proto3" json:"waited_us,omitempty"`
+	TurnUs        uint32 `protobuf:"varint,2,opt,name=turn_us,json=turnUs,proto3" json:"turn_us,omitempty"`
+	StoreUs       uint32 `protobuf:"varint,3,opt,name=store_us,json=storeUs,proto3" json:"store_us,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -342,6 +399,27 @@ func (x *ReplicateReply) ProtoReflect() protoreflect.Message {
 // Deprecated: Use ReplicateReply.ProtoReflect.Descriptor instead.
 func (*ReplicateReply) Descriptor() ([]byte, []int) {
 	return file_messages_replica_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ReplicateReply) GetWaitedUs() uint32 {
+	if x != nil {
+		return x.WaitedUs
+	}
+	return 0
+}
+
+func (x *ReplicateReply) GetTurnUs() uint32 {
+	if x != nil {
+		return x.TurnUs
+	}
+	return 0
+}
+
+func (x *ReplicateReply) GetStoreUs() uint32 {
+	if x != nil {
+		return x.StoreUs
+	}
+	return 0
 }
 
 // HandoffRequest hands a vnode records of its partition that another node kept
@@ -2096,7 +2174,7 @@ var File_messages_replica_proto protoreflect.FileDescriptor
 
 const file_messages_replica_proto_rawDesc = "" +
 	"\n" +
-	"\x16messages/replica.proto\x12\x11dynactor.messages\"\xb9\x01\n" +
+	"\x16messages/replica.proto\x12\x11dynactor.messages\"\xdc\x01\n" +
 	"\vReadRequest\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\rR\tpartition\x12\x16\n" +
 	"\x06bucket\x18\x02 \x01(\fR\x06bucket\x12\x10\n" +
@@ -2105,11 +2183,16 @@ const file_messages_replica_proto_rawDesc = "" +
 	"\x04plan\x18\x05 \x01(\x04R\x04plan\x12\x1d\n" +
 	"\n" +
 	"timeout_ms\x18\x06 \x01(\rR\ttimeoutMs\x12\f\n" +
-	"\x01n\x18\a \x01(\rR\x01n\"b\n" +
+	"\x01n\x18\a \x01(\rR\x01n\x12!\n" +
+	"\ftrace_parent\x18\b \x01(\fR\vtraceParent\"\xd0\x01\n" +
 	"\tReadReply\x12\x16\n" +
 	"\x06record\x18\x01 \x01(\fR\x06record\x12$\n" +
 	"\rauthoritative\x18\x02 \x01(\bR\rauthoritative\x12\x17\n" +
-	"\aread_ms\x18\x03 \x01(\x03R\x06readMs\"\x81\x02\n" +
+	"\aread_ms\x18\x03 \x01(\x03R\x06readMs\x12\x1b\n" +
+	"\twaited_us\x18\x04 \x01(\rR\bwaitedUs\x12\x17\n" +
+	"\aturn_us\x18\x05 \x01(\rR\x06turnUs\x12\x1b\n" +
+	"\treader_us\x18\x06 \x01(\rR\breaderUs\x12\x19\n" +
+	"\bstore_us\x18\a \x01(\rR\astoreUs\"\xa4\x02\n" +
 	"\x10ReplicateRequest\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\rR\tpartition\x12\x16\n" +
 	"\x06bucket\x18\x02 \x01(\fR\x06bucket\x12\x10\n" +
@@ -2122,9 +2205,13 @@ const file_messages_replica_proto_rawDesc = "" +
 	"\x01n\x18\b \x01(\rR\x01n\x12\x19\n" +
 	"\bhint_for\x18\n" +
 	" \x01(\tR\ahintFor\x12\x17\n" +
-	"\aread_ms\x18\v \x01(\x03R\x06readMsJ\x04\b\t\x10\n" +
-	"\"\x10\n" +
-	"\x0eReplicateReply\"\xc6\x01\n" +
+	"\aread_ms\x18\v \x01(\x03R\x06readMs\x12!\n" +
+	"\ftrace_parent\x18\f \x01(\fR\vtraceParentJ\x04\b\t\x10\n" +
+	"\"a\n" +
+	"\x0eReplicateReply\x12\x1b\n" +
+	"\twaited_us\x18\x01 \x01(\rR\bwaitedUs\x12\x17\n" +
+	"\aturn_us\x18\x02 \x01(\rR\x06turnUs\x12\x19\n" +
+	"\bstore_us\x18\x03 \x01(\rR\astoreUs\"\xc6\x01\n" +
 	"\x0eHandoffRequest\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\rR\tpartition\x12\x14\n" +
 	"\x05batch\x18\x02 \x01(\x04R\x05batch\x12\f\n" +
