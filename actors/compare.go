@@ -158,7 +158,7 @@ func (v *vnodeActor) takePush(reply *messages.ExchangeReply, q messages.Push, re
 	}
 	merged, damaged := v.learn(q.Records, 0)
 	reply.Merged, reply.Damaged = uint32(len(merged)), uint32(damaged+q.Damaged)
-	v.write.acknowledge(answer{sender, reply}, true)
+	v.write.acknowledge(answer{to: sender, message: reply}, true)
 }
 
 // mergePage takes what an exchange of this node has pulled.
@@ -169,7 +169,7 @@ func (v *vnodeActor) mergePage(m *mergePage, sender *actor.PID) {
 	push := messages.ToRecords(m.n, m.records)
 	merged, damaged := v.learn(push.Records, m.bits)
 	event := aae.Merged{Batch: m.batch, Records: merged, Damaged: damaged + push.Damaged}
-	v.write.acknowledge(answer{sender, &pageMerged{by: m.by, event: event}}, true)
+	v.write.acknowledge(answer{to: sender, message: &pageMerged{by: m.by, event: event}}, true)
 }
 
 // learn merges records into what is stored, and tells for each what became of it, in

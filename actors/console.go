@@ -96,6 +96,8 @@ func (c *consoleActor) Receive(ctx actor.Context) {
 		c.s.answer(ctx.Sender(), c.self, c.s.set(ctx.Sender(), m))
 	case *messages.ControlRequest:
 		c.s.control(ctx.Sender(), c.self, m)
+	case *messages.SlowRequestsRequest:
+		c.s.answer(ctx.Sender(), c.self, messages.FromSlow(c.s.slow.list(messages.ToSlowLimit(m), time.Now())))
 	case *inspected:
 		c.inspected(m)
 	case *missed:

@@ -24,8 +24,6 @@ import (
 type coordinatorActor struct {
 	s        *Services
 	inFlight int
-	// waited is for how long the message that is handled has waited.
-	waited   *time.Duration
 	next     uint64 // random at the start, so that an answer from before a restart reaches nobody
 	stopping bool
 	// finished are to be told once no request is in flight.
@@ -56,16 +54,15 @@ func (*peerDown) RuntimeControl() {}
 func (*peerDown) IgnoreDeadLetterLogging() {}
 
 func newCoordinator(s *Services) *actor.Props {
-	var waited time.Duration // only its own goroutine
 	return actor.PropsFromProducer(func() actor.Actor {
-		c := &coordinatorActor{s: s, next: rand.Uint64() >> 8, waited: &waited}
+		c := &coordinatorActor{s: s, next: rand.Uint64() >> 8}
 		c.props = actor.PropsFromProducer(func() actor.Actor { return c.spawning }, flat,
 			actor.WithMailbox(rt.NewMailbox(rt.MailboxOptions{Registry: s.Registry, Brief: true})), actor.WithDispatcher(rt.Inline()))
 		return c
 	}, flat,
 		actor.WithMailbox(rt.NewMailbox(rt.MailboxOptions{
 			Size: messageSize, TTL: messageTTL, Shed: s.shed, Expired: s.expired, Failed: s.failed, Registry: s.Registry,
-			Waited: func(d time.Duration) { waited = d },
+			Batch: 1, // an envelope tells when the message came
 		})),
 		actor.WithSupervisor(rt.StopOnFailure()))
 }
@@ -73,10 +70,10 @@ func newCoordinator(s *Services) *actor.Props {
 // Receive admits requests.
 func (c *coordinatorActor) Receive(ctx actor.Context) {
 	switch m := ctx.Message().(type) {
-	case *messages.GetRequest, *messages.PutRequest:
-		c.admit(ctx, order{request: m.(asking), client: ctx.Sender(), arrived: time.Now().Add(-*c.waited)})
-	case *order:
-		c.admit(ctx, *m)
+	case *rt.Batch:
+		for _, e := range m.Envelopes {
+			c.receive(ctx, e)
+		}
 	case *actor.Terminated:
 		c.inFlight--
 		c.finish()
@@ -95,6 +92,18 @@ func (c *coordinatorActor) Receive(ctx actor.Context) {
 			ctx.Send(ctx.Self(), f)
 		}
 		c.finished = nil
+	}
+}
+
+// receive admits a request that came, or one that is to be planned anew.
+func (c *coordinatorActor) receive(ctx actor.Context, e rt.Envelope) {
+	switch m := e.Message.(type) {
+	case *messages.GetRequest:
+		c.admit(ctx, order{request: m, client: e.Sender, arrived: arrived(e), trace: c.s.traced(m.GetTraceParent(), false)})
+	case *messages.PutRequest:
+		c.admit(ctx, order{request: m, client: e.Sender, arrived: arrived(e), trace: c.s.traced(m.GetTraceParent(), m.GetHops() > 0)})
+	case *order:
+		c.admit(ctx, *m)
 	}
 }
 

@@ -66,6 +66,7 @@ func (s *Services) coordinators(p plan) []dynamo.Replica {
 
 // Receive passes the request on and its answer back.
 func (a *forwardActor) Receive(ctx actor.Context) {
+	a.tick()
 	if _, starts := ctx.Message().(*actor.Started); !starts && a.waits(ctx) {
 		return
 	}
@@ -80,20 +81,25 @@ func (a *forwardActor) Receive(ctx actor.Context) {
 		a.pass(ctx)
 	case *messages.PutReply:
 		if from(ctx) == a.asked {
+			a.note(messages.StepAnswered, a.asked)
+			a.keepInner(m.GetTimeline())
 			a.finish(ctx, m)
 		}
 	case *messages.Failure:
 		a.refused(ctx, m)
 	case *link.Undelivered:
 		if target(m) == a.asked {
+			a.noteFailed(a.asked, undelivered(m))
 			a.tried = append(a.tried, string(a.asked)+": unreachable")
 			a.pass(ctx)
 		}
 	case *peerDown:
 		if m.node == a.asked && a.broke(m) {
+			a.noteFailed(a.asked, request.Unreachable)
 			a.finish(ctx, messages.Fail(messages.CodeUnknown, "the connection to %s broke; the write may still appear", m.node))
 		}
 	case *deadline:
+		a.note(messages.StepDue, a.asked)
 		a.noticeSilence(true, a.asked)
 		a.finish(ctx, messages.Fail(messages.CodeUnknown, "no answer in time from a node that may coordinate the write"))
 	case *actor.Stopping:
@@ -105,8 +111,12 @@ func (a *forwardActor) Receive(ctx actor.Context) {
 // the failure back. One that comes from a node asked before says nothing of the
 // node that has the request now: passing it on again would make two writes.
 func (a *forwardActor) refused(ctx actor.Context, f *messages.Failure) {
+	if from(ctx) != a.asked {
+		return
+	}
+	a.noteFailed(a.asked, reason(f))
+	a.keepInner(f.GetTimeline())
 	switch {
-	case from(ctx) != a.asked:
 	case notAttempted(f.GetCode()):
 		a.refusedBy(a.asked, f)
 		a.tried = append(a.tried, string(a.asked)+": "+f.Error())
@@ -129,7 +139,8 @@ func (a *forwardActor) pass(ctx actor.Context) {
 		}
 		w := repeated(a.request, time.Since(a.started), a.left())
 		w.Hops++
-		w.Plan = a.plan.version
+		w.Plan, w.TraceParent = a.plan.version, a.passedHeader(w.GetTraceParent())
+		a.note(messages.StepPassed, node)
 		a.asked = node
 		ctx.Request(on(node, nameCoordinator), w)
 		return

@@ -46,6 +46,7 @@ func newGet(s *Services, p plan) (*getActor, error) {
 
 // Receive translates messages to events.
 func (a *getActor) Receive(ctx actor.Context) {
+	a.tick()
 	if a.waits(ctx) {
 		return
 	}
@@ -67,6 +68,7 @@ func (a *getActor) Receive(ctx actor.Context) {
 	case *actor.DeadLetterResponse: // this node's own vnode has stopped for good
 		a.step(ctx, a.failed(a.s.Self, request.Unreachable))
 	case *deadline:
+		a.note(messages.StepDue, "")
 		a.step(ctx, request.Deadline{For: m.state})
 	case *actor.Stopping:
 		a.fail(messages.Fail(messages.CodeInternal, "the read failed on %s", a.s.Self))
@@ -79,7 +81,7 @@ func (a *getActor) step(ctx actor.Context, e request.Event) { a.run(ctx, a.get.S
 // failure of that replica.
 func (a *getActor) answer(ctx actor.Context, m *messages.ReadReply) request.Event {
 	node := from(ctx)
-	a.s.answered(node, time.Since(a.started), false)
+	a.s.answered(node, a.at, false)
 	found := true
 	if len(m.GetRecord()) > 0 {
 		if a.s.tooOld(m.GetReadMs(), a.s.millis()) != nil {
@@ -97,6 +99,7 @@ func (a *getActor) answer(ctx actor.Context, m *messages.ReadReply) request.Even
 		}
 		a.same = m.GetRecord()
 	}
+	a.note(messages.StepAnswered, node).spent = [4]uint32{m.GetWaitedUs(), m.GetTurnUs(), m.GetReaderUs(), m.GetStoreUs()}
 	if a.fastest == "" && found && a.s.primary(a.plan, node) {
 		a.fastest = node
 	}
@@ -111,6 +114,7 @@ func (s *Services) primary(p plan, node dynamo.NodeID) bool {
 }
 
 func (a *getActor) failed(node dynamo.NodeID, why request.Reason) request.Event {
+	a.noteFailed(node, why)
 	return request.Fail{From: node, Fetched: a.fetched(node), Reason: why}
 }
 
@@ -125,15 +129,18 @@ func (a *getActor) run(ctx actor.Context, effects []request.Effect) {
 	for _, e := range effects {
 		switch e := e.(type) {
 		case request.Ask:
+			a.note(messages.StepAsked, e.Replica.Node)
 			a.ask(ctx, e)
 		case request.Fetch:
 			if a.fetching == nil {
 				a.fetching = map[dynamo.NodeID]bool{}
 			}
 			a.fetching[e.Replica.Node] = true
+			a.note(messages.StepFetched, e.Replica.Node)
 			ctx.Request(a.vnode(e.Replica.Node), a.question(0))
 		case request.Repair:
 			a.s.Counters.repair(e.Cause)
+			a.note(messages.StepRepaired, e.Replica.Node)
 			ctx.Send(on(e.Replica.Node, vnodeName(a.plan.partition)), a.replicate(e.Record, a.oldest, true))
 		case request.Reply:
 			a.replied(e.Result)
@@ -165,6 +172,7 @@ func (a *getActor) question(digestAbove int) *messages.ReadRequest {
 	return &messages.ReadRequest{
 		Partition: uint32(a.plan.partition), Bucket: []byte(a.plan.key.Bucket), Key: []byte(a.plan.key.Name),
 		DigestAbove: uint32(digestAbove), Plan: a.plan.version, N: uint32(a.plan.params.N), TimeoutMs: a.left(),
+		TraceParent: a.header(),
 	}
 }
 
@@ -220,6 +228,19 @@ type exchange struct {
 	// plan; stale is set when the request waits for it.
 	newest uint64
 	stale  *request.Outdated
+
+	// lead is the time before the request was begun here, at the time since then, of the
+	// message that is being handled.
+	lead, at time.Duration
+	marks    marks
+	// inner has what other coordinators say of the request, by mark.
+	inner map[int]*messages.Timeline
+	// took and outcome are of the answer to the client; held is that answer if it is sent
+	// with the whole timeline, when the request ends.
+	took    time.Duration
+	outcome string
+	held    any
+	ended   bool
 }
 
 // deadline is a timer's message, tagged with the state it was armed for.
@@ -229,7 +250,11 @@ type deadline struct{ state request.State }
 const linger = time.Second
 
 func (x *exchange) begin(ctx actor.Context) {
-	x.self, x.started = ctx.Self(), time.Now()
+	x.self, x.started, x.at = ctx.Self(), time.Now(), 0
+	if x.plan.arrived.IsZero() {
+		x.plan.arrived = x.started
+	}
+	x.lead = max(x.started.Sub(x.plan.arrived), 0)
 }
 
 // broke reports whether the link broke when this request may have sent something
@@ -247,6 +272,8 @@ func (x *exchange) left() uint32 {
 func (x *exchange) arm(ctx actor.Context, a request.Arm) {
 	d := time.Duration(x.left()) * time.Millisecond
 	switch {
+	case x.held != nil: // the client still waits
+		d = min(d*3/4, linger)
 	case a.Timeout == request.Linger && x.answered:
 		d = linger
 	case a.Timeout == request.Linger:
@@ -267,10 +294,16 @@ func (x *exchange) reply(m any) {
 		m = x.plan.verdict(f)
 	}
 	took := time.Since(x.started)
+	x.at, x.took, x.outcome = took, x.lead+took, replyName(m)
+	x.note(messages.StepReplied, "")
 	x.s.latencies.add(took)
 	// Before the answer: who has it finds it counted.
-	x.s.requests.answered(x.plan.key.Bucket, x.op, m, took+x.started.Sub(x.plan.arrived))
-	x.s.answer(x.plan.client, x.self, m)
+	x.s.requests.answered(x.plan.key.Bucket, x.op, m, x.took)
+	if x.plan.request.GetTimeline() {
+		x.held = m
+	} else {
+		x.s.answer(x.plan.client, x.self, m)
+	}
 	if took > slowRequest {
 		x.s.Log.Warn("slow request", "actor", x.self.GetId(), "took", took, "reply", replyName(m))
 	}
@@ -281,6 +314,7 @@ func (x *exchange) reply(m any) {
 func (x *exchange) fail(f *messages.Failure) {
 	x.timer.Stop()
 	x.reply(f)
+	x.over()
 }
 
 func (x *exchange) end(ctx actor.Context) {
@@ -319,7 +353,7 @@ func (x *exchange) replicate(rec version.Record, read int64, sync bool) *message
 	return &messages.ReplicateRequest{
 		Partition: uint32(x.plan.partition), Bucket: []byte(x.plan.key.Bucket), Key: []byte(x.plan.key.Name),
 		Record: version.Append(nil, rec), Sync: sync, Plan: x.plan.version, N: uint32(x.plan.params.N), TimeoutMs: x.left(),
-		ReadMs: read,
+		ReadMs: read, TraceParent: x.header(),
 	}
 }
 

@@ -58,7 +58,7 @@ func (v *vnodeActor) handoff(m *messages.HandoffRequest, sender *actor.PID) {
 		v.write.after = append(v.write.after, func() { root.RequestWithCustomSender(self, rest, sender) })
 		return
 	}
-	v.write.acknowledge(answer{sender, &messages.HandoffReply{Batch: m.GetBatch()}}, true)
+	v.write.acknowledge(answer{to: sender, message: &messages.HandoffReply{Batch: m.GetBatch()}}, true)
 }
 
 // split cuts off what is more than a turn takes; nil if nothing is.

@@ -259,7 +259,8 @@ func (v *vnodeActor) full(more int) *messages.Failure {
 
 // replicateHint keeps a coordinator's record for the primary that this node
 // stands in for.
-func (v *vnodeActor) replicateHint(req messages.Replicate, position [16]byte, sync bool, sender *actor.PID) {
+func (v *vnodeActor) replicateHint(req messages.Replicate, position [16]byte, sync bool, a answer) {
+	sender := a.to
 	key := v.hintKey(req.HintFor, req.N, position, req.Key)
 	have, size, _, err := v.stored(key)
 	if err != nil {
@@ -278,7 +279,7 @@ func (v *vnodeActor) replicateHint(req messages.Replicate, position [16]byte, sy
 		v.s.Counters.Hints.Add(1)
 		v.setHint(req.HintFor, key, merged, size)
 	}
-	v.write.acknowledge(answer{sender, &messages.ReplicateReply{}}, sync)
+	v.write.acknowledge(a, sync)
 }
 
 // keepHint notes that another replica lacks what this node has: by a mark where
@@ -341,7 +342,7 @@ func (v *vnodeActor) dropHints(m *dropHints, sender *actor.PID) {
 			kept++
 		}
 	}
-	v.write.acknowledge(answer{sender, &hintsDropped{kept: kept}}, true)
+	v.write.acknowledge(answer{to: sender, message: &hintsDropped{kept: kept}}, true)
 }
 
 // dropHint drops one record, if it may; lacking are those for whom hints are kept.

@@ -51,7 +51,7 @@ func NewNode(c Config) *Node {
 		c.Log = slog.New(c.Lines.Handler(c.Log.Handler()))
 	}
 	s := &Services{
-		Config: c, Counters: &Counters{}, requests: &requestTable{}, run: rand.Uint64(), losses: newLossTable(),
+		Config: c, Counters: &Counters{}, requests: &requestTable{}, run: rand.Uint64(), losses: newLossTable(), slow: newSlowRequests(time.Now()),
 		Wheel: rt.NewWheel(c.System, 0), Readers: rt.NewWorkers(c.ReaderCount, readerQueue, func(reason any) { c.Log.Error("a read of the store panicked", "reason", reason) }),
 	}
 	s.maxRequests.Store(int64(c.MaxRequests))

@@ -17,6 +17,8 @@ type asking interface {
 	GetKey() []byte
 	GetQuorum() *messages.Quorum
 	GetTimeoutMs() uint32
+	GetTimeline() bool
+	GetTraceParent() []byte
 }
 
 // order is a client's request on its way to be planned, for the first time or anew:
@@ -25,8 +27,6 @@ type asking interface {
 type order struct {
 	request asking
 	client  *actor.PID
-	// arrived is when it came to this node, for the first time.
-	arrived time.Time
 	// round is how often it was planned before; attempted: a write was made then,
 	// and may still appear.
 	round     int
@@ -34,6 +34,13 @@ type order struct {
 	// prepared is what the write has made then, and read dates its record.
 	prepared *request.Prepared
 	read     int64
+	// arrived is when the request came to this node for the first time, zero if that is not
+	// known; trace is its span, nil if it has none.
+	arrived time.Time
+	trace   *tracing
+	// earlier is what happened in the rounds before, without leftOut steps.
+	earlier []messages.Step
+	leftOut int
 }
 
 // rounds is how often a request is planned at most. Each time the document is newer,
@@ -69,7 +76,7 @@ func (o *order) after(d time.Duration, left uint32) asking {
 		out.Retry = out.Retry || o.attempted
 		return out
 	case *messages.GetRequest:
-		return &messages.GetRequest{Bucket: m.GetBucket(), Key: m.GetKey(), Quorum: m.GetQuorum(), TimeoutMs: left}
+		return &messages.GetRequest{Bucket: m.GetBucket(), Key: m.GetKey(), Quorum: m.GetQuorum(), TimeoutMs: left, Timeline: m.GetTimeline(), TraceParent: m.GetTraceParent()}
 	}
 	return o.request
 }
@@ -81,6 +88,7 @@ func repeated(m *messages.PutRequest, d time.Duration, left uint32) *messages.Pu
 		Bucket: m.GetBucket(), Key: m.GetKey(), Value: m.GetValue(), Context: m.GetContext(), Delete: m.GetDelete(),
 		Quorum: m.GetQuorum(), RequestId: m.GetRequestId(), AgeMs: m.GetAgeMs() + uint32(d.Milliseconds()),
 		Retry: m.GetRetry(), Hops: m.GetHops(), Plan: m.GetPlan(), TimeoutMs: left,
+		Timeline: m.GetTimeline(), TraceParent: m.GetTraceParent(),
 	}
 }
 
@@ -100,6 +108,7 @@ func (x *exchange) outdated(o request.Outdated) bool {
 		return false
 	}
 	x.stale = &o
+	x.note(messages.StepOutdated, o.Node)
 	x.plan.attempted = x.plan.attempted || o.Attempted
 	return true
 }
@@ -116,9 +125,11 @@ func (x *exchange) replan(ctx actor.Context) {
 	if x.answered || x.s.Document().Version < max(x.newest, x.plan.version+1) {
 		return
 	}
-	x.answered = true
+	x.answered, x.ended = true, true
 	x.s.unanswered.Add(-1)
+	so := x.timeline()
 	again := x.plan.order
+	again.earlier, again.leftOut = so.Steps, so.LeftOut
 	again.request = x.plan.after(time.Since(x.started), x.left())
 	again.round++
 	ctx.Send(on(x.s.Self, nameCoordinator), &again)

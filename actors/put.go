@@ -22,8 +22,8 @@ type putActor struct {
 	// synced and applied are the replication message with and without the
 	// order to wait for the disk, each encoded once for all replicas.
 	synced, applied *link.Shared
-	// replicated is when the replicas were sent the record.
-	replicated time.Time
+	// replicated is when the replicas were sent the record, since the request began.
+	replicated time.Duration
 	// prepared: the vnode made the dot; lost: its commit failed.
 	prepared, lost bool
 }
@@ -38,6 +38,7 @@ func newPut(s *Services, p plan, write messages.Put) (*putActor, error) {
 
 // Receive translates messages to events.
 func (a *putActor) Receive(ctx actor.Context) {
+	a.tick()
 	if a.waits(ctx) {
 		return
 	}
@@ -49,34 +50,45 @@ func (a *putActor) Receive(ctx actor.Context) {
 		a.prepared = true
 		made := request.Prepared{Record: m.result.Stored.Record, Dot: m.result.Dot, Known: m.result.Known}
 		a.plan.prepared, a.plan.read = &made, m.read
+		a.note(messages.StepPrepared, a.s.Self).spent = [4]uint32{m.waited, m.turn}
 		a.step(ctx, made)
 		a.checkLost(ctx)
 	case *durable:
+		a.note(messages.StepDurable, a.s.Self).spent = [4]uint32{3: m.store}
 		a.step(ctx, request.Durable{From: a.s.Self})
 	case *notDurable:
 		a.lost = true
+		a.noteFailed(a.s.Self, request.StorageFailed)
 		a.checkLost(ctx)
 	case *refused:
+		a.noteFailed(a.s.Self, request.Declined)
 		a.step(ctx, request.Refused{Err: m.err, Unknown: errors.Is(m.err, vnode.ErrUnknown)})
 	case *messages.ReplicateReply:
-		a.s.answered(from(ctx), time.Since(a.replicated), a.plan.properties.Durability == dynamo.DurabilityAll)
+		a.note(messages.StepDurable, from(ctx)).spent = [4]uint32{m.GetWaitedUs(), m.GetTurnUs(), 0, m.GetStoreUs()}
+		a.s.answered(from(ctx), a.at-a.replicated, a.plan.properties.Durability == dynamo.DurabilityAll)
 		a.step(ctx, request.Durable{From: from(ctx)})
 	case *messages.Failure:
 		a.refusedBy(from(ctx), m)
-		a.step(ctx, request.Fail{From: from(ctx), Reason: reason(m)})
+		a.failed(ctx, from(ctx), reason(m))
 	case *link.Undelivered:
-		a.step(ctx, request.Fail{From: target(m), Reason: undelivered(m)})
+		a.failed(ctx, target(m), undelivered(m))
 	case *peerDown:
 		if a.broke(m) {
-			a.step(ctx, request.Fail{From: m.node, Reason: request.Unreachable})
+			a.failed(ctx, m.node, request.Unreachable)
 		}
 	case *actor.DeadLetterResponse: // this node's own vnode has stopped for good
-		a.step(ctx, request.Fail{From: a.s.Self, Reason: request.Unreachable})
+		a.failed(ctx, a.s.Self, request.Unreachable)
 	case *deadline:
+		a.note(messages.StepDue, "")
 		a.step(ctx, request.Deadline{For: m.state})
 	case *actor.Stopping:
 		a.fail(messages.Fail(messages.CodeUnknown, "the write failed on %s; it may still appear", a.s.Self))
 	}
+}
+
+func (a *putActor) failed(ctx actor.Context, node dynamo.NodeID, why request.Reason) {
+	a.noteFailed(node, why)
+	a.step(ctx, request.Fail{From: node, Reason: why})
 }
 
 func (a *putActor) step(ctx actor.Context, e request.Event) { a.run(ctx, a.put.Step(a.s.Now(), e)) }
@@ -95,12 +107,15 @@ func (a *putActor) run(ctx actor.Context, effects []request.Effect) {
 	for _, e := range effects {
 		switch e := e.(type) {
 		case request.Coordinate:
+			a.note(messages.StepCoordinated, e.Replica.Node)
 			ctx.Request(on(e.Replica.Node, vnodeName(a.plan.partition)), a.coordinate(e))
 		case request.Replicate:
-			a.replicated = time.Now()
+			a.replicated = a.at
+			a.note(messages.StepReplicated, e.Replica.Node)
 			to := on(e.Replica.Node, vnodeName(a.plan.partition))
 			ctx.Request(to, a.replication(e).For(a.s.System, to))
 		case request.KeepHint:
+			a.note(messages.StepHinted, e.For)
 			ctx.Send(on(a.s.Self, vnodeName(a.plan.partition)), &keepHint{
 				key: a.plan.key, n: a.plan.params.N, position: a.plan.position.Bytes(), node: e.For, hintFor: a.s.standsFor(a.plan),
 			})
@@ -162,7 +177,7 @@ func (a *putActor) coordinate(e request.Coordinate) *coordinate {
 	return &coordinate{
 		hintFor: e.Replica.For,
 		key:     w.Key, n: a.plan.params.N, position: a.plan.position.Bytes(), sync: e.Sync, until: a.started.Add(a.plan.timeout),
-		plan: a.plan.version,
+		plan: a.plan.version, sent: a.started.Add(a.at), trace: a.header(),
 		put: vnode.Put{
 			Request: w.Request, Retry: w.Retry, Age: w.Age, Context: w.Context, Value: w.Value, Tombstone: w.Delete,
 			TTL: a.plan.properties.TTL, Conflicts: a.plan.properties.Conflicts, Now: a.s.Now(),

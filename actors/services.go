@@ -46,6 +46,7 @@ type Services struct {
 	latencies latencies
 	requests  *requestTable
 	published published
+	slow      *slowRequests
 	// served counts the reads and writes of clients that vnodes here took part in.
 	served     atomic.Uint64
 	quarantine quarantine
@@ -114,6 +115,8 @@ type Config struct {
 	// Reap: this node begins to reap, where it is the first primary, what nobody sees any
 	// more. It takes part in what others reap in any case.
 	Reap bool
+	// Spans records what requests did for distributed traces; nil: nothing.
+	Spans Spans
 	// pace is for tests.
 	pace upkeepPace
 	// unmeasured is for tests: requests are not counted.

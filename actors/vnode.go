@@ -61,6 +61,9 @@ type coordinate struct {
 	until time.Time
 	// plan is the version of the cluster document that the write was planned with.
 	plan uint64
+	// sent is when the vnode was asked, trace the context of who asks (TraceParent).
+	sent  time.Time
+	trace []byte
 }
 
 // Expired implements rt.Expirer: a write whose client has its answer already
@@ -71,10 +74,13 @@ func (c *coordinate) Expired(now time.Time) bool { return !c.until.IsZero() && n
 type prepared struct {
 	result vnode.Result
 	read   int64 // dates the record
+	// waited and turn are what the time went for, in microseconds (messages.Spent).
+	waited, turn uint32
+	durable      durable
 }
 
-// durable: the commit of a coordinated write is as durable as asked.
-type durable struct{}
+// durable: the commit of a coordinated write is as durable as asked, after store microseconds.
+type durable struct{ store uint32 }
 
 // notDurable: the commit of a coordinated write failed. Reads may see it, and
 // the disk may have it or not.
@@ -127,7 +133,9 @@ type vnodeActor struct {
 	turn []rt.Envelope
 	// began is when the turn did, on the clock that records are dated by.
 	began int64
-	write writeBatch
+	// turnAt is the same by the process's clock.
+	turnAt time.Time
+	write  writeBatch
 	// unsynced is how many answers wait for the disk.
 	unsynced atomic.Int64
 	upkeep   upkeep
@@ -379,7 +387,7 @@ func (v *vnodeActor) handle(batch []rt.Envelope) {
 		v.hold(batch)
 		return
 	}
-	v.began = v.s.millis()
+	v.began, v.turnAt = v.s.millis(), time.Now()
 	v.write.reset(v.s.Engine)
 	for _, e := range batch {
 		switch m := e.Message.(type) {
@@ -388,7 +396,7 @@ func (v *vnodeActor) handle(batch []rt.Envelope) {
 		case *messages.KeysRequest:
 			v.keys(m, e)
 		case *messages.ReplicateRequest:
-			v.replicate(m, e.Sender)
+			v.replicate(m, e)
 		case *messages.HandoffRequest:
 			v.handoff(m, e.Sender)
 		case *messages.FillRequest:

@@ -51,6 +51,7 @@ type writeBatch struct {
 type answer struct {
 	to      *actor.PID
 	message any
+	span    *ReplicaSpan // nil if the request is not traced
 }
 
 func (w *writeBatch) reset(e storage.Engine) {
@@ -207,8 +208,11 @@ func (v *vnodeActor) coordinate(m *coordinate, sender *actor.PID) {
 		v.setHint(m.hintFor, w.key, result.Stored, was)
 	}
 	v.s.Counters.coordinated(result)
-	w.applied = append(w.applied, answer{sender, &prepared{result: result, read: v.began}})
-	w.acknowledge(answer{sender, &durable{}}, m.sync)
+	waited := v.turnAt.Sub(m.sent)
+	made := &prepared{result: result, read: v.began, waited: messages.Micros(waited)}
+	w.applied = append(w.applied, answer{to: sender, message: made})
+	span := v.s.replicaSpan(m.trace, "write", v.partition, m.key, m.sent)
+	w.acknowledge(answer{to: sender, message: &made.durable, span: span.after(waited)}, m.sync)
 }
 
 // acknowledge answers after the turn's commit: when the disk has it, or as
@@ -226,8 +230,9 @@ func (w *writeBatch) acknowledge(a answer, sync bool) {
 }
 
 // replicate merges a coordinator's record into what is stored.
-func (v *vnodeActor) replicate(m *messages.ReplicateRequest, sender *actor.PID) {
+func (v *vnodeActor) replicate(m *messages.ReplicateRequest, e rt.Envelope) {
 	v.s.served.Add(1)
+	sender := e.Sender
 	if !v.writable(sender) {
 		return
 	}
@@ -260,11 +265,15 @@ func (v *vnodeActor) replicate(m *messages.ReplicateRequest, sender *actor.PID) 
 			return
 		}
 	}
+	came := v.came(e)
+	waited := v.turnAt.Sub(came)
+	a := answer{to: sender, message: &messages.ReplicateReply{WaitedUs: messages.Micros(waited)}}
+	a.span = v.s.replicaSpan(m.GetTraceParent(), "write", v.partition, req.Key, came).after(waited)
 	if standsIn { // also one that is getting the partition: who it stands in for lacks the record
-		v.replicateHint(req, position, m.GetSync(), sender)
+		v.replicateHint(req, position, m.GetSync(), a)
 		return
 	}
-	v.write.acknowledge(answer{sender, &messages.ReplicateReply{}}, m.GetSync())
+	v.write.acknowledge(a, m.GetSync())
 }
 
 // merge adds a coordinator's record to what is stored of its key.
@@ -296,7 +305,13 @@ func (v *vnodeActor) accept(r messages.Replicate, position [16]byte) (before, af
 func (v *vnodeActor) commit() {
 	w := &v.write
 	v.mark()
-	if batch := w.finish(); batch != nil {
+	batch := w.finish()
+	var committing time.Time
+	if len(w.askers) > 0 {
+		committing = time.Now()
+		w.turned(committing.Sub(v.turnAt))
+	}
+	if batch != nil {
 		d := storage.Applied
 		if w.sync {
 			d = storage.Synced
@@ -305,7 +320,7 @@ func (v *vnodeActor) commit() {
 		unsynced.Add(int64(len(durable)))
 		err := batch.Commit(d, func(err error) {
 			unsynced.Add(-int64(len(durable)))
-			s.committed(self, partition, durable, err)
+			s.committed(self, partition, durable, committing, err)
 		})
 		if err != nil {
 			unsynced.Add(-int64(len(durable)))
@@ -315,7 +330,12 @@ func (v *vnodeActor) commit() {
 	}
 	w.hinted = w.hinted[:0] // is committed
 	v.grow()
+	var took time.Duration
+	if len(w.applied) > 0 {
+		took = time.Since(committing)
+	}
 	for _, a := range w.applied {
+		a.stored(v.s, took)
 		v.s.answer(a.to, v.self, a.message)
 	}
 	for _, do := range w.after {
@@ -353,27 +373,32 @@ func (v *vnodeActor) read(m *messages.ReadRequest, e rt.Envelope) {
 		return
 	}
 	s, self, partition, began := v.s, v.self, v.partition, v.began
+	at := v.readClock(e, m.GetTraceParent(), req.Key)
 	if !v.readable(req.N) {
 		v.isBehind(m.GetPlan(), sender)
-		s.onReader(e, func() { s.answer(sender, self, dated(s.hintsReply(partition, position, req), began)) })
+		s.onReader(e, func() {
+			read := time.Now()
+			s.answer(sender, self, at.fromStore(s, read, dated(s.hintsReply(partition, position, req), began)))
+		})
 		return
 	}
 	proof, whole := s.authoritative(partition, req.N), s.losses.watch(partition)
 	if cache, ok := s.Engine.(storage.Peeker); ok {
 		v.write.key = vnode.AppendObjectKey(v.write.key[:0], partition, req.N, position, req.Key)
 		if b, ok := cache.Peek(v.write.key); ok {
-			s.answer(sender, self, dated(s.readReply(partition, req, v.write.key, b, nil, proof), began))
+			s.answer(sender, self, at.fromMemory(s, dated(s.readReply(partition, req, v.write.key, b, nil, proof), began)))
 			return
 		}
 	}
 	s.onReader(e, func() {
+		read := time.Now()
 		key := vnode.AppendObjectKey(make([]byte, 0, 64+len(req.Key.Name)), partition, req.N, position, req.Key)
 		b, err := s.Engine.Get(nil, key)
 		if !whole() {
 			s.answer(sender, self, s.isDamaged(partition))
 			return
 		}
-		s.answer(sender, self, dated(s.readReply(partition, req, key, b, err, proof), began))
+		s.answer(sender, self, at.fromStore(s, read, dated(s.readReply(partition, req, key, b, err, proof), began)))
 	})
 }
 

@@ -177,7 +177,7 @@ func (v *vnodeActor) reapAnswer(m *reapRead, sender *actor.PID) {
 	incarnation := v.state.Incarnation()
 	reply.Incarnation, reply.Held = incarnation[:], m.held
 	reply.Clear = reply.Clear && !m.misplaced && m.version == reply.Version
-	v.write.acknowledge(answer{sender, reply}, true)
+	v.write.acknowledge(answer{to: sender, message: reply}, true)
 }
 
 // reapReply says what this node keeps of a partition apart from its own vnode.
@@ -219,5 +219,5 @@ func (v *vnodeActor) reapDrop(m *messages.ReapDropRequest, sender *actor.PID) {
 		reply.Dropped++
 	}
 	w.after = append(w.after, func() { v.s.Counters.Reaped.Add(uint64(reply.Dropped)) })
-	w.acknowledge(answer{sender, reply}, true)
+	w.acknowledge(answer{to: sender, message: reply}, true)
 }

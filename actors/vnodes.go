@@ -250,9 +250,11 @@ func (*commitFailed) RuntimeControl() {}
 
 // committed answers those who waited for a turn's writes to be on the disk. It
 // runs on the engine's goroutine.
-func (s *Services) committed(vnodePID *actor.PID, p dynamo.Partition, waiting []answer, err error) {
+func (s *Services) committed(vnodePID *actor.PID, p dynamo.Partition, waiting []answer, committing time.Time, err error) {
 	if err == nil {
+		took := time.Since(committing)
 		for _, a := range waiting {
+			a.stored(s, took)
 			s.answer(a.to, vnodePID, a.message)
 		}
 		return

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/dynactor/dynactor/actors/link"
 	"github.com/dynactor/dynactor/actors/rt"
@@ -33,6 +34,7 @@ type Client struct {
 	routes  *routes
 	pending *pending
 	budget  *budget
+	tracer  trace.Tracer // nil: requests are not traced
 	front   *actor.PID
 	refresh chan struct{}
 	closed  chan struct{} // closed by Close
@@ -60,6 +62,9 @@ func New(config Config) (*Client, error) {
 	}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
+	}
+	if p := config.TracerProvider; p != nil {
+		c.tracer = p.Tracer(tracerName)
 	}
 	if err := c.start(); err != nil {
 		return nil, errors.Join(err, c.Close())

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"go.opentelemetry.io/otel/trace"
 )
 
 // Config says how a client reaches the store. Begin with Default.
@@ -33,6 +34,9 @@ type Config struct {
 	TLS *tls.Config
 	// Logger gets what an operator should see; nil discards.
 	Logger *slog.Logger
+	// TracerProvider gets a span of each request, which nodes that trace (--otlp-endpoint)
+	// join theirs to; nil: none.
+	TracerProvider trace.TracerProvider
 }
 
 // Default is a configuration for a node on this machine.
@@ -70,6 +74,7 @@ type options struct {
 	r, w, pr, pw int
 	context      Context
 	timeout      time.Duration
+	timeline     *Timeline
 }
 
 // R is how many replicas must answer a read.

@@ -167,8 +167,30 @@ func (c *Client) do(ctx context.Context, o options, key dynamo.Key, m messages.T
 		ctx, cancel = context.WithTimeout(ctx, o.timeout)
 		defer cancel()
 	}
-	t := &try{client: c, key: key, seen: seen, message: m, started: time.Now(), pause: firstPause}
-	return t.run(ctx)
+	t := &try{client: c, key: key, seen: seen, message: m, started: time.Now(), pause: firstPause, timeline: o.timeline}
+	if t.timeline != nil {
+		*t.timeline = Timeline{Kind: kind(m)}
+	}
+	var got answered
+	if c.tracer != nil {
+		got, err = t.traced(ctx)
+	} else {
+		got, err = t.run(ctx)
+	}
+	t.note(messages.StepEnded, "", "")
+	return got, err
+}
+
+// kind is a request's word in timelines and traces.
+func kind(m messages.Timed) string {
+	put, write := m.(*messages.PutRequest)
+	switch {
+	case !write:
+		return "get"
+	case put.GetDelete():
+		return "delete"
+	}
+	return "put"
 }
 
 // try is one request on its way through its attempts.
@@ -182,6 +204,10 @@ type try struct {
 	// unknown: an attempt may have been carried out.
 	unknown bool
 	last    *Error
+	// timeline is what the application wants to see of the request, or nil.
+	timeline *Timeline
+	// trace is the traceparent of the request's span, nil if it has none.
+	trace []byte
 }
 
 func (t *try) run(ctx context.Context) (answered, error) {
@@ -243,7 +269,8 @@ func (t *try) once(ctx context.Context, node string) (answered, verdict, error) 
 	_, write := m.(*messages.PutRequest)
 	var reply answered
 	var err error
-	if write || t.client.config.HedgeAfter == 0 {
+	t.note(messages.StepAsked, node, "")
+	if write || t.client.config.HedgeAfter == 0 || t.timeline != nil {
 		reply, err = t.client.ask(ctx, node, messages.TargetCoordinator, m)
 	} else {
 		reply, err = t.client.askEither(ctx, node, func() string { return t.client.routes.other(t.key, t.seen, node) }, m)
@@ -252,6 +279,7 @@ func (t *try) once(ctx context.Context, node string) (answered, verdict, error) 
 		t.unknown = t.unknown || write && !errors.Is(err, errNotSent)
 		return reply, final, err
 	}
+	t.noteAnswer(reply)
 	f, failed := reply.message.(*messages.Failure)
 	if !failed {
 		return reply, done, nil
@@ -276,12 +304,12 @@ func (t *try) prepare(left time.Duration) any {
 	ms := uint32(max(1, min(left, messages.MaxTimeout).Milliseconds()))
 	switch m := t.message.(type) {
 	case *messages.GetRequest:
-		return &messages.GetRequest{Bucket: m.GetBucket(), Key: m.GetKey(), Quorum: m.GetQuorum(), TimeoutMs: ms}
+		return &messages.GetRequest{Bucket: m.GetBucket(), Key: m.GetKey(), Quorum: m.GetQuorum(), TimeoutMs: ms, Timeline: t.timeline != nil, TraceParent: t.trace}
 	case *messages.PutRequest:
 		return &messages.PutRequest{
 			Bucket: m.GetBucket(), Key: m.GetKey(), Value: m.GetValue(), Context: m.GetContext(), Delete: m.GetDelete(),
 			Quorum: m.GetQuorum(), RequestId: m.GetRequestId(), TimeoutMs: ms, Retry: t.unknown,
-			AgeMs: uint32(time.Since(t.started).Milliseconds()),
+			AgeMs: uint32(time.Since(t.started).Milliseconds()), Timeline: t.timeline != nil, TraceParent: t.trace,
 		}
 	}
 	panic(fmt.Sprintf("client: no request: %T", t.message))

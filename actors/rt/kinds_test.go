@@ -2,7 +2,6 @@ package rt
 
 import (
 	"testing"
-	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
 )
@@ -63,29 +62,4 @@ func TestKinds(t *testing.T) {
 	if want := (KindStats{Kind: "worker", Processed: 5, Shed: 3, Panics: 1}); k != want {
 		t.Errorf("of those that are gone: %+v, want %+v", k, want)
 	}
-}
-
-// TestWaited: an actor is told for how long a message has waited.
-func TestWaited(t *testing.T) {
-	system := newSystem(t)
-	var waited recorder[time.Duration]
-	pid, got := probe(t, system, MailboxOptions{
-		TTL:    func(m any) time.Duration { l, _ := m.(limited); return time.Duration(l) },
-		Waited: func(d time.Duration) { waited.add(d) },
-	})
-	hold := newBlock()
-	system.Root.Send(pid, hold)
-	receive(t, "it is held", hold.entered)
-	system.Root.Send(pid, limited(time.Hour))
-	began := time.Now()
-	for time.Since(began) < 2*time.Millisecond {
-		system.Root.Send(pid, number(1))
-	}
-	close(hold.release)
-	eventually(t, "all is handled", func() bool { return len(users(got.list())) > 1 })
-	all := waited.list()
-	if all[0] != 0 || all[1] < 2*time.Millisecond || all[1] > patience || all[2] != 0 {
-		t.Errorf("waited %v, then for %v", all[1], all[2])
-	}
-	stop(t, system, pid)
 }

@@ -421,9 +421,6 @@ func (m *mailbox) runUser() bool {
 		return false
 	}
 	if m.options.Batch <= 0 || isPill(e.message) {
-		if m.options.Waited != nil {
-			m.options.Waited(m.waited(&e))
-		}
 		m.invoke(e.message)
 		return true
 	}

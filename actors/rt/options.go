@@ -64,9 +64,6 @@ type MailboxOptions struct {
 	// already), after the failure went to the supervisor. Nil: their senders
 	// learn by their deadline.
 	Failed func(sender *actor.PID, message any)
-	// Waited is told for how long the ordinary message that is handled next has waited; 0 for
-	// one that TTL gives no time. It runs on the actor's goroutine. Nil: nobody wants to know.
-	Waited func(time.Duration)
 	// Batch > 0 hands the actor a *Batch of up to so many ordinary messages
 	// instead of one at a time, as many as are waiting.
 	Batch int

@@ -1,10 +1,6 @@
 package rt
 
-import (
-	"time"
-
-	"github.com/asynkron/protoactor-go/actor"
-)
+import "github.com/asynkron/protoactor-go/actor"
 
 // inlineEntries is how many entries a lane holds before it allocates. Most
 // request actors never have more than two messages waiting.
@@ -22,15 +18,6 @@ type entry struct {
 	deadline int64
 	// size is what Size said when the message came in.
 	size int
-}
-
-// waited is for how long an entry has waited, if that can be told from its deadline.
-func (m *mailbox) waited(e *entry) time.Duration {
-	if e.deadline == 0 {
-		return 0
-	}
-	message, _ := unwrap(e.message)
-	return max(0, time.Duration(m.now()-e.deadline)+m.options.TTL(message))
 }
 
 // lane is a queue with two buffers: senders append to one under the mailbox's
