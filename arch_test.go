@@ -77,13 +77,17 @@ var imports = map[string]rule{
 		},
 	},
 	"bootstrap/telemetry": {
-		ours:      []string{"actors", "messages", "storage"},
+		ours:      []string{"actors", "dynamo", "messages", "storage"},
 		libraries: []string{"go.opentelemetry.io/otel", "github.com/prometheus/client_golang", "github.com/prometheus/otlptranslator"},
 	},
 	"bootstrap/clustertest": {ours: []string{"bootstrap", "client", "dynamo", "storage"}},
 	"client": {
-		ours:      []string{"messages", "actors/link", "actors/rt", "dynamo"},
-		libraries: []string{"github.com/asynkron/protoactor-go", "google.golang.org/protobuf"},
+		ours: []string{"messages", "actors/link", "actors/rt", "dynamo"},
+		libraries: []string{
+			"github.com/asynkron/protoactor-go", "google.golang.org/protobuf",
+			// The API only: applications bring the rest, if they want it.
+			"go.opentelemetry.io/otel/trace", "go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/codes",
+		},
 	},
 	"bench": {libraries: []string{"github.com/HdrHistogram/hdrhistogram-go"}},
 	"cmd": {

@@ -79,6 +79,11 @@ type Config struct {
 	// TLSCert, TLSKey, TLSCA are files in PEM form; with them, links use TLS
 	// 1.3 and nodes show certificates to each other. All three or none.
 	TLSCert, TLSKey, TLSCA string
+	// OTLPEndpoint is the URL of a collector of traces (OTLP over HTTP); empty sends none.
+	OTLPEndpoint string
+	// TraceSample is the share of requests that are traced, 0 to 1, of those whose client
+	// does not say whether they are.
+	TraceSample float64
 	// ConsoleControl lets operators change settings, restart and kill actors while the node
 	// runs; with TLS only those whose certificate names an operator.
 	ConsoleControl bool
@@ -102,6 +107,7 @@ func Default() Config {
 		HintsMB:     1024,
 		AAEInterval: exchange.DefaultInterval,
 		Reap:        "on",
+		TraceSample: 0.01,
 		LogLevel:    "info",
 
 		BackgroundFloor: int(100 * admission.Default().Floor),
@@ -158,6 +164,7 @@ func (c Config) Validate() error {
 	c.checkNumbers(bad)
 	c.checkFounding(bad)
 	c.checkTLS(bad)
+	c.checkTraces(bad)
 	named := map[string]bool{}
 	for _, b := range c.Buckets {
 		if err := b.Validate(); err != nil {

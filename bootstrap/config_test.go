@@ -2,6 +2,7 @@ package bootstrap
 
 import (
 	"errors"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -57,6 +58,10 @@ func TestValidateNamesEveryProblem(t *testing.T) {
 		{"hints-mb", "not within", func(c *Config) { c.HintsMB = -1 }},
 		{"aae-interval", "neither 0 nor", func(c *Config) { c.AAEInterval = time.Millisecond }},
 		{"background-floor", "not within 1 to 100", func(c *Config) { c.BackgroundFloor = 0 }},
+		{"otlp-endpoint", "is not http", func(c *Config) { c.OTLPEndpoint = "localhost:4318" }},
+		{"otlp-endpoint", "is no URL", func(c *Config) { c.OTLPEndpoint = "http://[::1" }},
+		{"trace-sample", "not within", func(c *Config) { c.TraceSample = -0.1 }},
+		{"trace-sample", "not within", func(c *Config) { c.TraceSample = math.NaN() }},
 		{"reap", "not on or off", func(c *Config) { c.Reap = "yes" }},
 		{"cache-mb", "not within", func(c *Config) { c.CacheMB = 1 }},
 		{"tls-cert", "or none", func(c *Config) { c.TLSCA = "ca" }},

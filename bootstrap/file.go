@@ -35,7 +35,7 @@ type Setting struct {
 // settings are the names that a file may use, beside buckets.
 var settings = []string{
 	"name", "cluster", "listen", "advertise", "http", "data-dir", "seed", "consul", "found", "expect", "auto-join", "zone", "capacity",
-	"partitions", "max-value", "max-requests", "timeout", "cache-mb", "hints-mb", "aae-interval", "background-floor", "reap", "tls-cert", "tls-key", "tls-ca", "log-level", "log-format", "console-control",
+	"partitions", "max-value", "max-requests", "timeout", "cache-mb", "hints-mb", "aae-interval", "background-floor", "reap", "tls-cert", "tls-key", "tls-ca", "otlp-endpoint", "trace-sample", "log-level", "log-format", "console-control",
 }
 
 // ReadFile reads a YAML configuration file. What is wrong with it comes back

@@ -48,6 +48,7 @@ type Node struct {
 	registry  *rt.Registry // of all actors, those of links too
 	failures  *rt.Failures // what went wrong lately
 	lines     *rt.Lines    // what was logged lately
+	spans     actors.Spans // nil: requests are not traced
 	engine    storage.Engine
 	identity  Identity
 	system    *actor.ActorSystem
@@ -113,7 +114,7 @@ func Start(c Config, o Options) (*Node, error) {
 	n.log = slog.New(n.failures.Handler(n.lines.Handler(events.With(slog.String("node", c.Name)).Handler())))
 	n.onStop(func(context.Context) error { events.Close(); return nil })
 	n.life, n.cancel = context.WithCancel(context.Background())
-	for _, step := range []func(Options) error{n.own, n.listen, n.openStore, n.startLinks, n.startActors, n.startMetrics, n.startHTTP, n.startDiscovery} {
+	for _, step := range []func(Options) error{n.own, n.listen, n.openStore, n.startLinks, n.startTraces, n.startActors, n.startMetrics, n.startHTTP, n.startDiscovery} {
 		if err := step(o); err != nil {
 			ctx, cancel := context.WithTimeout(context.Background(), StopTimeout)
 			defer cancel()
@@ -309,7 +310,7 @@ func (n *Node) startActors(o Options) error {
 		return err
 	}
 	n.actors = actors.NewNode(actors.Config{
-		Self: dynamo.NodeID(n.config.Name), System: n.system, Engine: n.engine, Log: n.log, Registry: n.registry, Failures: n.failures, Lines: n.lines, LogLevel: n.events.Level, MayControl: n.mayControl(),
+		Self: dynamo.NodeID(n.config.Name), System: n.system, Engine: n.engine, Log: n.log, Registry: n.registry, Failures: n.failures, Spans: n.spans, Lines: n.lines, LogLevel: n.events.Level, MayControl: n.mayControl(),
 		Now:       func() dynamo.Timestamp { return dynamo.Timestamp(o.Now().UnixNano()) },
 		HintBytes: int64(n.config.HintsMB) << 20, MaxValue: n.config.MaxValue, MaxRequests: n.config.MaxRequests, Timeout: n.config.Timeout,
 		ExchangeInterval: n.config.AAEInterval, BackgroundFloor: float64(n.config.BackgroundFloor) / 100, Reap: n.config.Reap == "on", MessageLife: o.MessageLife,

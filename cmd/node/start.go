@@ -42,6 +42,8 @@ type startCmd struct {
 	TLSCert         string        `name:"tls-cert" help:"Certificate of this node (PEM)." type:"path"`
 	TLSKey          string        `name:"tls-key" help:"Key of the certificate (PEM)." type:"path"`
 	TLSCA           string        `name:"tls-ca" help:"Authority that signs nodes (PEM)." type:"path"`
+	OTLPEndpoint    string        `name:"otlp-endpoint" env:"DYNACTOR_OTLP_ENDPOINT,OTEL_EXPORTER_OTLP_ENDPOINT" help:"URL of a collector for traces of requests (OTLP over HTTP); none are made if empty."`
+	TraceSample     float64       `help:"Share of requests that are traced, 0 to 1, where the client does not say." default:"0.01"`
 	LogLevel        string        `help:"debug, info, warn or error." default:"info"`
 	ConsoleControl  bool          `help:"Let node console change settings, restart and kill actors; with TLS only for certificates that name operator or operator.NAME."`
 	LogFormat       string        `help:"text or json; by default text on a terminal and json elsewhere."`
@@ -54,7 +56,7 @@ func (c *startCmd) config() (bootstrap.Config, bootstrap.File, error) {
 		Name: c.Name, Cluster: c.Cluster, Listen: c.Listen, Advertise: c.Advertise, HTTP: c.HTTP, DataDir: c.DataDir,
 		Seeds: c.Seed, Consul: c.Consul, Found: c.Found, Expect: c.Expect, AutoJoin: c.AutoJoin, Zone: c.Zone, Capacity: c.Capacity,
 		Partitions: c.Partitions, MaxValue: c.MaxValue, MaxRequests: c.MaxRequests, Timeout: c.Timeout, CacheMB: c.CacheMB, HintsMB: c.HintsMB, AAEInterval: c.AAEInterval,
-		BackgroundFloor: c.BackgroundFloor, Reap: c.Reap,
+		BackgroundFloor: c.BackgroundFloor, Reap: c.Reap, OTLPEndpoint: c.OTLPEndpoint, TraceSample: c.TraceSample,
 		TLSCert: c.TLSCert, TLSKey: c.TLSKey, TLSCA: c.TLSCA, LogLevel: c.LogLevel, LogFormat: c.LogFormat, ConsoleControl: c.ConsoleControl,
 	}
 	var file bootstrap.File
