@@ -177,7 +177,7 @@ func (c *Client) do(ctx context.Context, o options, key dynamo.Key, m messages.T
 	} else {
 		got, err = t.run(ctx)
 	}
-	t.note(messages.StepEnded, "", "")
+	t.note(Step{What: messages.StepEnded})
 	return got, err
 }
 
@@ -269,7 +269,7 @@ func (t *try) once(ctx context.Context, node string) (answered, verdict, error) 
 	_, write := m.(*messages.PutRequest)
 	var reply answered
 	var err error
-	t.note(messages.StepAsked, node, "")
+	t.note(Step{What: messages.StepAsked, Node: node})
 	if write || t.client.config.HedgeAfter == 0 || t.timeline != nil {
 		reply, err = t.client.ask(ctx, node, messages.TargetCoordinator, m)
 	} else {

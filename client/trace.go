@@ -44,12 +44,11 @@ func (c *Cluster) SlowRequests(ctx context.Context, node string, limit int) ([]S
 }
 
 // note adds a step to the client's timeline, if one was asked for.
-func (t *try) note(what messages.StepKind, node, text string) *Step {
-	if t.timeline == nil || len(t.timeline.Steps) >= messages.MaxSteps {
-		return &Step{}
+func (t *try) note(s Step) {
+	if t.timeline != nil && len(t.timeline.Steps) < messages.MaxSteps {
+		s.At = time.Since(t.started)
+		t.timeline.Steps = append(t.timeline.Steps, s)
 	}
-	t.timeline.Steps = append(t.timeline.Steps, Step{At: time.Since(t.started), What: what, Node: node, Text: text})
-	return &t.timeline.Steps[len(t.timeline.Steps)-1]
 }
 
 // noteAnswer adds an answer, and what its node says of the request.
@@ -58,7 +57,7 @@ func (t *try) noteAnswer(got answered) {
 		return
 	}
 	var inner *messages.TimelineRecord
-	step := t.note(messages.StepAnswered, got.node, "")
+	step := Step{What: messages.StepAnswered, Node: got.node}
 	switch m := got.message.(type) {
 	case *messages.GetReply:
 		inner = m.GetTimeline()
@@ -69,4 +68,5 @@ func (t *try) noteAnswer(got answered) {
 	}
 	// A request does not fail for what its timeline lacks.
 	step.Inner, _ = messages.ToTimeline(inner)
+	t.note(step)
 }

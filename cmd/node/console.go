@@ -92,6 +92,8 @@ func consoleCommands() []consoleCommand {
 		{"top", "[rate|waiting|oldest] [on NODE]", "the actors that have most to do, refreshed each second", 1, 0, (*consoleSession).top},
 		{"errors", "[on NODE]", "what went wrong lately: actors that failed, and errors that were logged; latest first", 0, 0, (*consoleSession).errors},
 		{"logs", "[on NODE]", "follow what nodes log", 0, 0, (*consoleSession).logs},
+		{"trace", "get|put BUCKET KEY [VALUE]", "carry out a get, or a put in the place of what is there, and show what happened at which node", 4, 1, (*consoleSession).trace},
+		{"requests", "--slow [on NODE]", "the slowest requests of the last five minutes, and what happened to them", 1, 1, (*consoleSession).requests},
 		{"hints", "", "what nodes keep for others that could not be reached", 0, 0, (*consoleSession).hints},
 		{"transfers", "", "what nodes have to move, how fast, what is left", 0, 0, (*consoleSession).transfers},
 		{"aae", "", "which replicas were compared when (anti-entropy), and what is reaped", 0, 0, (*consoleSession).aae},
