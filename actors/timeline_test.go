@@ -363,3 +363,25 @@ func TestSlowRequestsAreListed(t *testing.T) {
 		t.Errorf("of one came %d", len(m.GetRequests()))
 	}
 }
+
+// TestNotesCostNoMemory: what every request does for its timeline allocates nothing, and
+// neither does a trace that is off.
+func TestNotesCostNoMemory(t *testing.T) {
+	r := start(t, setup{nodes: 3})
+	x := exchange{s: r.s, plan: plan{order: order{request: getOf("k")}, candidates: []dynamo.Replica{{Node: "n1"}, {Node: "n2"}, {Node: "n3"}}}}
+	began, header := time.Now(), []byte("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+	slow := newSlowRequests(began)
+	for range slowKept {
+		slow.add(began, messages.SlowRequest{Took: time.Hour})
+	}
+	if n := testing.AllocsPerRun(100, func() {
+		x.tick()
+		x.note(messages.StepAsked, "n2")
+		x.noteFailed("n2", request.TimedOut)
+		if slow.takes(time.Second, began) || r.s.traced(header, false) != nil || r.s.replicaSpan(header, "read", 0, keyOf("k"), began) != nil || x.header() != nil {
+			t.Error("it is slow, or traced")
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
