@@ -134,10 +134,10 @@ func TestTimelineOfSilence(t *testing.T) {
 	x := r.replicas("n2")
 	r.peers.Handle("n3", func(actortest.Received) {})
 	m := traced(putOf("k", "v", nil))
-	m.TimeoutMs = 200
+	m.TimeoutMs = 400
 	began := time.Now()
 	put := r.ask(m).(*messages.PutReply)
-	if took := time.Since(began); took < 50*time.Millisecond || x["n2"].handed() != 0 {
+	if took := time.Since(began); took < 50*time.Millisecond || took >= linger || x["n2"].handed() != 0 {
 		t.Errorf("it took %v", took)
 	}
 	sameParts(t, "a put", story(t, put.GetTimeline()),
