@@ -54,7 +54,7 @@ func (b *busiest) look(registry *rt.Registry, now time.Time) {
 		switch {
 		case known && took <= lookFar && s.Processed >= before:
 			x.Rate = float64(s.Processed-before) / took.Seconds()
-		case !known && s.Age <= took && s.Age > 0: // came since
+		case !known && !b.at.IsZero() && took <= lookFar && s.Age <= took: // came since
 			x.Rate = float64(s.Processed) / took.Seconds()
 		}
 		b.all = append(b.all, x)
