@@ -8,6 +8,7 @@ LDFLAGS  = -s -w -X main.version=$(VERSION)
 # Tools live in modules of their own, so that their dependencies are not ours.
 PROTO    = tools/proto
 LINT     = tools/lint
+WEB      = tools/web
 
 .DEFAULT_GOAL := help
 
@@ -117,6 +118,19 @@ proto: ## generate messages/*.pb.go
 .PHONY: proto-check
 proto-check: proto ## fail when the generated code is not what the .proto files give
 	git diff --exit-code -- messages
+
+.PHONY: web
+web: ## bring what the dashboard page embeds, from the package registry
+	cd $(WEB) && npm ci --no-audit --no-fund --ignore-scripts
+	cp $(WEB)/node_modules/uplot/dist/uPlot.iife.min.js $(WEB)/node_modules/uplot/dist/uPlot.min.css $(WEB)/node_modules/uplot/LICENSE bootstrap/page/assets/vendor/
+
+.PHONY: web-check
+web-check: web ## fail when what is embedded is not what the package has
+	git diff --exit-code -- bootstrap/page/assets/vendor
+
+.PHONY: test-web
+test-web: ## the dashboard page in a real browser; needs Chromium
+	$(GO) test -count=1 -timeout 10m -tags web -v ./bootstrap/page/...
 
 .PHONY: rewrite
 rewrite: ## rewrite the expected output of script tests; read the diff

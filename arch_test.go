@@ -80,6 +80,7 @@ var imports = map[string]rule{
 		ours:      []string{"actors", "dynamo", "messages", "storage"},
 		libraries: []string{"go.opentelemetry.io/otel", "github.com/prometheus/client_golang", "github.com/prometheus/otlptranslator"},
 	},
+	"bootstrap/page":        {ours: []string{"client", "dynamo"}, libraries: []string{"github.com/chromedp"}},
 	"bootstrap/clustertest": {ours: []string{"bootstrap", "client", "dynamo", "storage"}},
 	"client": {
 		ours: []string{"messages", "actors/link", "actors/rt", "dynamo"},

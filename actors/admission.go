@@ -59,6 +59,7 @@ type admissionActor struct {
 	// seen, served and shed are what was counted at the last tick.
 	seen         [admission.Buckets]uint64
 	served, shed uint64
+	recent       recent
 	share        float64
 	work         map[string]*backgroundWork // by kind
 	timer        *rt.Timer
@@ -85,7 +86,9 @@ func (a *admissionActor) Receive(ctx actor.Context) {
 		a.requests()
 		a.tick()
 	case *admit:
-		a.step(a.requests())
+		t := a.requests()
+		a.recent.add(&t.Requests)
+		a.step(t)
 		a.publish()
 		a.tick()
 	case *sliceWanted:

@@ -21,7 +21,7 @@ func (a *admissionActor) Inspect() messages.Fields {
 	for kind, w := range a.work {
 		work = work.Add(kind, messages.Fields{}.Add("slices", w.slices).Add("took", w.took))
 	}
-	return messages.Fields{}.Add("share", messages.Share(s.Share)).Add("at least", messages.Share(s.Floor)).Add("used", messages.Share(s.Used)).Add("reason", s.Why).
+	return a.recent.inspect(messages.Fields{}).Add("share", messages.Share(s.Share)).Add("at least", messages.Share(s.Floor)).Add("used", messages.Share(s.Used)).Add("reason", s.Why).
 		Add("at once", s.Parallel).Add("have a slice", workers(s.Working, "works")).Add("wait for one", workers(s.Waiting, "waits")).
 		Add("requests with it, 99 of 100", s.With).Add("requests without it, 99 of 100", s.Without).Add("work", work.Sorted())
 }

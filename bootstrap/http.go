@@ -96,7 +96,7 @@ func (n *Node) startHTTP(Options) error {
 }
 
 // serveHTTP answers /healthz (the process lives and its store works) and
-// /readyz (it serves requests): 200, or 503 with the reason; and /metrics.
+// /readyz (it serves requests): 200, or 503 with the reason. At /metrics are figures, at / is the dashboard.
 func (n *Node) serveHTTP(l net.Listener) *http.Server {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
@@ -108,6 +108,8 @@ func (n *Node) serveHTTP(l net.Listener) *http.Server {
 		n.writeStatus(w, s, s.Health.Ready && s.Storage.Failed == "")
 	})
 	mux.Handle("GET /metrics", n.metrics.Handler())
+	n.page = n.newPage()
+	n.page.Register(mux)
 	server := &http.Server{Handler: mux, ReadTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second, IdleTimeout: time.Minute}
 	n.wg.Go(func() {
 		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
@@ -125,6 +127,8 @@ const httpStop = time.Second
 func (n *Node) stopHTTP(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, httpStop)
 	defer cancel()
+	n.page.End()
+	defer n.page.Close()
 	if err := n.http.Shutdown(ctx); !errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/dynactor/dynactor/actors"
 	"github.com/dynactor/dynactor/actors/link"
 	"github.com/dynactor/dynactor/actors/rt"
+	"github.com/dynactor/dynactor/bootstrap/page"
 	"github.com/dynactor/dynactor/bootstrap/telemetry"
 	"github.com/dynactor/dynactor/dynamo"
 	"github.com/dynactor/dynactor/dynamo/founding"
@@ -57,6 +58,7 @@ type Node struct {
 	discovery Discovery
 	listener  net.Listener
 	http      *http.Server
+	page      *page.Page
 	metrics   *telemetry.Metrics
 	httpAddr  string
 	document  atomic.Pointer[member.Document]
