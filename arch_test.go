@@ -90,7 +90,8 @@ var imports = map[string]rule{
 			"go.opentelemetry.io/otel/trace", "go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/codes",
 		},
 	},
-	"bench": {libraries: []string{"github.com/HdrHistogram/hdrhistogram-go"}},
+	"client/lookup": {ours: []string{"client", "dynamo"}},
+	"bench":         {libraries: []string{"github.com/HdrHistogram/hdrhistogram-go"}},
 	"cmd": {
 		ours: []string{"bench", "bootstrap", "client", "messages", "dynamo"},
 		libraries: []string{

@@ -22,4 +22,3 @@ func (n *Node) newPage() *page.Page {
 		return client.New(c)
 	}})
 }
-
