@@ -295,8 +295,10 @@ The cluster %q is ready. In another terminal, try:
   %[2]s put%[3]s hello moon        # a write without context: now there are two siblings
   %[2]s get%[3]s hello             # shows both, and the context that covers them
   %[2]s bench%[3]s --duration 5s
+  %[2]s console%[3]s                 # what happens inside: help lists the commands
+A page that shows the same is at http://%[6]s/.
 Logs are in %[4]s. Ctrl-C stops all nodes; the data stays in %[5]s.
-`, c.Cluster, self, at, filepath.Join(c.DataDir, "logs"), c.DataDir)
+`, c.Cluster, self, at, filepath.Join(c.DataDir, "logs"), c.DataDir, nodes[0].http)
 }
 
 // watch waits for the end and tells of nodes that end before.
