@@ -135,6 +135,7 @@ test-web: ## the dashboard page in a real browser; needs Chromium
 .PHONY: rewrite
 rewrite: ## rewrite the expected output of script tests; read the diff
 	$(GO) test ./dynamo/request ./dynamo/sim -rewrite
+	$(GO) test -run ConsoleScripts ./cmd/node -rewrite
 
 .PHONY: clean
 clean: ## remove what was built

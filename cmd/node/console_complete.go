@@ -83,7 +83,11 @@ func argumentChoices(x *consoleSession, ctx context.Context, c consoleCommand, b
 		for _, o := range orders {
 			out = append(out, choice{o.name, "sort by it"})
 		}
-	case at("key", 0), at("bucket", 1):
+	case at("trace", 0):
+		out = []choice{{"get", "read the key"}, {"put", "replace the values of the key"}}
+	case at("requests", 0):
+		out = []choice{{"--slow", "the slowest of the last five minutes"}}
+	case at("key", 0), at("bucket", 1), at("trace", 1):
 		out = bucketChoices(x, ctx)
 	case at("bucket", 0):
 		out = []choice{{"set", "change properties"}}

@@ -50,6 +50,7 @@ func TestConsoleSchemas(t *testing.T) {
 	for _, line := range []string{
 		"nodes", "ring", "key default hello", "key default nothing", "actors", "inspect vnode/3 on n1", "inspect admission", "watch coordinator on n2", "top", "top waiting on n1",
 		"hints", "transfers", "aae", "background", "buckets", "bucket set b r=1", "set", "set max-requests 5000 on n1",
+		`trace put default "a key\x00" v`, `trace get default "a key\x00"`, "requests --slow", "requests --slow on n2",
 		"restart vnode/1 on n1", "kill vnode/2 on n1", "errors", "inspect vnode/1 on n1", "logs", "help", "help kill",
 	} {
 		seen[strings.Fields(line)[0]] = true

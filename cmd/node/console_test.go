@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
 	"regexp"
 	"strings"
 	"testing"
@@ -154,5 +155,23 @@ func TestHostileTexts(t *testing.T) {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in\n%s", want, out.String())
 		}
+	}
+}
+
+// TestConsoleTeaches: every command has a lesson whose example is one of its own, and no lesson
+// is about a command that is no more.
+func TestConsoleTeaches(t *testing.T) {
+	left := maps.Clone(lessons)
+	for _, c := range consoleCommands() {
+		l, ok := lessons[c.name]
+		if delete(left, c.name); !ok || l.text == "" {
+			t.Errorf("%s has no lesson", c.name)
+		}
+		if got, _, _, err := parse(l.example); err != nil || got.name != c.name {
+			t.Errorf("the example of %s is %q: %s, %v", c.name, l.example, got.name, err)
+		}
+	}
+	if len(left) > 0 {
+		t.Errorf("lessons of no command: %v", left)
 	}
 }
