@@ -61,8 +61,11 @@ func (n *node) join() {
 }
 
 // founds puts the founding document onto the disk.
-func (n *node) founds() {
-	n.c.move.saved = append(n.c.move.saved, member.Voter{Self: n.id, Store: n.store, Document: n.c.doc})
+func (n *node) founds() { n.keeps(member.Voter{Self: n.id, Store: n.store, Document: n.c.doc}) }
+
+// keeps puts a voter onto the disk.
+func (n *node) keeps(v member.Voter) {
+	n.c.move.saved = append(n.c.move.saved, v)
 	b := binary.BigEndian.AppendUint64(nil, uint64(len(n.c.move.saved)-1))
 	n.disk.durable[voterKey], n.disk.volatile[voterKey] = b, b
 }

@@ -275,18 +275,31 @@ func (c *cluster) mayLose(n *node) bool {
 }
 
 // outlived reports whether a majority is left when a member loses its votes: of the
-// version in force, of those that nodes still go by, who may have to decide on the next
-// one without it, and of any that may come after.
+// version in force, of those that nodes still go by or that a crash takes them back to, who may have to
+// decide on the next one without it, and of any that may come after. What is decided may be on no disk yet: if
+// all who know it crash, the version before is in force again, where one who was removed still counts.
 func (c *cluster) outlived(n *node) bool {
 	enough := func(d member.Document) bool { return c.decides(d, n) }
 	for _, o := range c.nodes {
-		m := o.members
-		switch {
-		case o.off || m == nil:
-		case m.asked.Version > c.doc.Version && !enough(m.asked), m.voter != nil && !enough(m.voter.Document):
-			return false
-		case m.voter != nil && m.voter.Vote != nil && m.voter.Vote.Document.Version > c.doc.Version && !enough(m.voter.Vote.Document):
-			return false
+		if o.off {
+			continue
+		}
+		var voters []member.Voter
+		if v, saved := o.savedVoter(); saved && o != n { // its own disk goes
+			voters = append(voters, v)
+		}
+		if m := o.members; m != nil {
+			if m.asked.Version > c.doc.Version && !enough(m.asked) {
+				return false
+			}
+			if m.voter != nil {
+				voters = append(voters, *m.voter)
+			}
+		}
+		for _, v := range voters {
+			if !enough(v.Document) || v.Vote != nil && v.Vote.Document.Version > c.doc.Version && !enough(v.Vote.Document) {
+				return false
+			}
 		}
 	}
 	return enough(c.doc)

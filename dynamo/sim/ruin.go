@@ -39,8 +39,8 @@ func (c *cluster) ruin(list []dynamo.NodeID, waited time.Duration) {
 	c.after(pause, func() { c.ruin(list[1:], 0) })
 }
 
-// remembered reports whether a majority is left when a member loses its votes, also by what those go by
-// that are down, and one of them has the newest version on its disk: else nobody might know who is to decide on the next one.
+// remembered reports whether a majority is left when a member loses its votes, and one of them has the newest
+// version on its disk: else nobody might know who is to decide on the next one.
 // So no other lost disk waits to be taken over: members that leave meanwhile would make a majority of those that are lost.
 func (c *cluster) remembered(n *node) bool {
 	knows := func(o *node) bool {
@@ -48,15 +48,11 @@ func (c *cluster) remembered(n *node) bool {
 		x, known := c.doc.Member(o.id)
 		return o != n && !o.off && saved && v.Document.Version == c.doc.Version && known && !x.Out() && x.Store == o.store
 	}
-	outvoted := func(o *node) bool {
-		v, saved := o.savedVoter()
-		return o != n && !o.off && saved && !c.decides(v.Document, n)
-	}
 	untaken := func(o *node) bool {
 		x, known := c.doc.Member(o.id)
 		return o != n && known && !x.Out() && x.Store != o.store
 	}
-	return c.outlived(n) && !slices.ContainsFunc(c.nodes, untaken) && slices.ContainsFunc(c.nodes, knows) && !slices.ContainsFunc(c.nodes, outvoted)
+	return c.outlived(n) && !slices.ContainsFunc(c.nodes, untaken) && slices.ContainsFunc(c.nodes, knows)
 }
 
 // heldBy are the acknowledged writes of which a node has a copy on its disk, be it as a hint.

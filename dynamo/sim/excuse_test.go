@@ -1,0 +1,74 @@
+package sim
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/dynactor/dynactor/dynamo"
+	"github.com/dynactor/dynactor/dynamo/bucket"
+	"github.com/dynactor/dynactor/dynamo/member"
+	"github.com/dynactor/dynactor/dynamo/quorum"
+)
+
+// idleCluster is a cluster of four whose ring may move, with one key on three of them, in which nothing happens.
+func idleCluster(ruins int) *cluster {
+	return newCluster(plan{
+		seed: 1, nodes: 4, partitions: 1, properties: bucket.Properties{Quorum: quorum.Params{N: 3, R: 2, W: 2}},
+		load: loadPlan{clients: 1, keys: 1, timeout: time.Second}, move: movePlan{operators: 1, spares: 2, ruins: ruins},
+	}, sound, nil)
+}
+
+// TestOutlived: a disk may be lost only if the others are a majority, also of the version that a crash takes
+// them back to. b is dead, and a version in which it is gone was decided.
+func TestOutlived(t *testing.T) {
+	all := []dynamo.NodeID{"a", "c", "d"}
+	for _, tt := range []struct {
+		name string
+		// behind have the version before on the disk, down do not run, voted have a vote on the disk for one with
+		// two more members, who do not run yet.
+		behind, down, voted []dynamo.NodeID
+		want                bool
+	}{
+		{"all have the newest", nil, nil, nil, true},
+		{"all have the newest and are down", nil, all, nil, true},
+		{"all are down and have the one before", all, all, nil, false},
+		{"one is down and has the one before", []dynamo.NodeID{"c"}, []dynamo.NodeID{"c"}, nil, false},
+		{"one goes by the newest, and its disk has the one before", []dynamo.NodeID{"a"}, nil, nil, false},
+		{"only the disk that is lost has the one before", []dynamo.NodeID{"d"}, []dynamo.NodeID{"d"}, nil, true},
+		{"one is down and has voted", nil, []dynamo.NodeID{"c"}, []dynamo.NodeID{"c"}, false},
+		{"only the one whose disk is lost has voted", nil, []dynamo.NodeID{"d"}, []dynamo.NodeID{"d"}, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := idleCluster(0)
+			before, newest := c.doc, c.doc
+			newest.Version, newest.Members = before.Version+1, slices.Clone(before.Members)
+			newest.Members[1].Status, newest.Members[1].Removed = member.Gone, true
+			next := newest
+			next.Version, next.Members = newest.Version+1, slices.Clone(newest.Members)
+			for _, id := range []dynamo.NodeID{"e", "f"} {
+				next.Members = append(next.Members, member.Member{ID: id, Store: member.StoreID{9, id[0]}, Status: member.Joining})
+			}
+			c.move.dead = map[dynamo.NodeID]bool{"b": true}
+			c.node("b").off = true
+			c.doc = newest
+			for _, id := range all {
+				n, v := c.node(id), member.Voter{Self: id, Store: c.node(id).store, Document: newest}
+				if !slices.Contains(tt.down, id) {
+					running := v
+					n.members = &membership{n: n, voter: &running}
+				}
+				if slices.Contains(tt.behind, id) {
+					v.Document = before
+				}
+				if slices.Contains(tt.voted, id) {
+					v.Vote = &member.Vote{Document: next}
+				}
+				n.keeps(v)
+			}
+			if got := c.outlived(c.node("d")); got != tt.want {
+				t.Fatalf("the disk of d may be lost: %v, want %v", got, tt.want)
+			}
+		})
+	}
+}
