@@ -55,6 +55,7 @@ func (h *checker) acked(p *putShell, dot clock.Dot) {
 		// that were durable: a crash may take the others.
 		onDisk := func(x *node) bool { return x.holds(k, dot, true) || h.c.plan.moves() && l.handed[x.index].Covers(dot) }
 		w.excused = l.lostEverywhere(w) || needDurable > 0 && !slices.ContainsFunc(h.c.nodes, onDisk)
+		w.unread = h.ruinedBefore(k, w)
 		l.acked = append(l.acked, w)
 	}
 }
@@ -89,8 +90,8 @@ func (h *checker) got(g *getShell, r version.Record) {
 		return
 	}
 	for _, w := range l.acked[:g.seen] {
-		if h.c.plan.move.ruins > 0 && w.excused {
-			continue // with the disks of all that had it
+		if h.c.plan.move.ruins > 0 && (w.excused || w.unread) {
+			continue // with the disks of all that had it, or that reads ask
 		}
 		if !r.Clock.Covers(w.dot) && !l.doomed.Covers(w.dot) && l.destroyed(w) < common {
 			h.c.fail("R1", "a get of %v on %s, begun at %v, has not seen %v %q, acknowledged before: %v",

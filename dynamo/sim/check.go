@@ -34,6 +34,9 @@ type put struct {
 	acked bool
 	// excused: faults within the bucket's durability destroyed all copies.
 	excused bool
+	// unread: all copies that reads ask for were on disks that were lost before it was acked. Others are left, so
+	// that it must be back in the end.
+	unread bool
 	// reaped: what covered the write was reaped, and with it the last trace of it.
 	reaped   bool
 	reapedAt time.Duration

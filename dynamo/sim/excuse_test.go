@@ -7,8 +7,12 @@ import (
 
 	"github.com/dynactor/dynactor/dynamo"
 	"github.com/dynactor/dynactor/dynamo/bucket"
+	"github.com/dynactor/dynactor/dynamo/clock"
 	"github.com/dynactor/dynactor/dynamo/member"
 	"github.com/dynactor/dynactor/dynamo/quorum"
+	"github.com/dynactor/dynactor/dynamo/ring"
+	"github.com/dynactor/dynactor/dynamo/version"
+	"github.com/dynactor/dynactor/dynamo/vnode"
 )
 
 // idleCluster is a cluster of four whose ring may move, with one key on three of them, in which nothing happens.
@@ -17,6 +21,57 @@ func idleCluster(ruins int) *cluster {
 		seed: 1, nodes: 4, partitions: 1, properties: bucket.Properties{Quorum: quorum.Params{N: 3, R: 2, W: 2}},
 		load: loadPlan{clients: 1, keys: 1, timeout: time.Second}, move: movePlan{operators: 1, spares: 2, ruins: ruins},
 	}, sound, nil)
+}
+
+// TestAcknowledgedAfterRuin: reads may miss a write whose confirmations were under way when the disks were lost on which
+// they had it, and no other; it is lost for good only if nobody has a copy.
+func TestAcknowledgedAfterRuin(t *testing.T) {
+	const first, second, third, other = 0, 1, 2, 3 // the replicas in order, and who is none
+	for _, tt := range []struct {
+		name          string
+		ruins         int
+		lost, holding []int
+		unread        bool
+		excused       bool
+		fails         string
+	}{
+		{"none is lost", 3, nil, []int{first, second}, false, false, ""},
+		{"another has a copy", 3, []int{first, second}, []int{other}, true, false, ""},
+		{"a replica has a copy", 3, []int{first, second}, []int{third, other}, false, false, ""},
+		{"one of two is lost", 3, []int{first}, []int{second, other}, false, false, ""},
+		{"one is lost, and there were not two", 3, []int{first}, []int{other}, false, false, "I4"},
+		{"one that is no replica is lost", 3, []int{first, other}, nil, false, true, "I4"},
+		{"nobody has a copy", 3, []int{first, second}, nil, true, true, ""},
+		{"no disks are to be lost", 0, []int{first, second}, []int{other}, false, false, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := idleCluster(tt.ruins)
+			k := &c.keys[0]
+			l := c.check.ledger(k)
+			dot := clock.Dot{Actor: clock.Actor{Incarnation: clock.Incarnation{1}, Epoch: 1}, Counter: 1}
+			w := &put{dot: dot, request: dynamo.RequestID{1}, at: c.nodes[0]}
+			l.byActor[dot.Actor] = []*put{w}
+			has := version.Record{Clock: clock.Of(clock.Entry{Actor: dot.Actor, Counter: dot.Counter}), Versions: []version.Version{{Dot: dot, Request: w.request}}}
+			order := c.doc.Settled.Preference(k.partition, 4, ring.Everyone)
+			for _, i := range slices.Concat(tt.lost, tt.holding) {
+				n := c.node(order[i].Node)
+				b := vnode.AppendStored(nil, k.stored, vnode.Stored{Record: has})
+				n.disk.durable[string(k.stored)], n.disk.volatile[string(k.stored)] = b, b
+				if slices.Contains(tt.lost, i) {
+					c.check.destroy(n, k)
+					n.empty()
+				}
+			}
+			p := &putShell{exchange: exchange{n: c.nodes[0], key: k, plan: c.doc.Version}, message: &putRequest{id: w.request}}
+			c.check.acked(p, dot)
+			if fails := c.violation != nil; fails != (tt.fails != "") || fails && c.violation.Invariant != tt.fails {
+				t.Fatalf("it breaks %v, want %q", c.violation, tt.fails)
+			}
+			if !w.acked || w.unread != tt.unread || w.excused != tt.excused {
+				t.Fatalf("acknowledged %v, unread %v, excused %v; want unread %v, excused %v", w.acked, w.unread, w.excused, tt.unread, tt.excused)
+			}
+		})
+	}
 }
 
 // TestOutlived: a disk may be lost only if the others are a majority, also of the version that a crash takes

@@ -76,6 +76,23 @@ func (h *checker) ruined(held map[*put]*keyInfo) {
 	}
 }
 
+// ruinedBefore reports whether a write was on disks that were lost while their confirmations were under way, so that
+// reads may miss it once operators have accepted the loss: W of the replicas that they ask had it on such a disk, and
+// none of them has it any more. Others may: the other list of a partition that moves hands it over, later. Only
+// runs with ruins are asked: there no other fault destroys what is durable.
+func (h *checker) ruinedBefore(k *keyInfo, w *put) bool {
+	if h.c.plan.move.ruins == 0 || h.heldForReads(k, w) {
+		return false
+	}
+	l, q, lost := h.ledger(k), h.c.plan.properties.Quorum, 0
+	for _, id := range h.c.doc.Reading(k.partition).Primaries(k.partition, q.N) {
+		if l.durableDamage[h.c.node(id).index].Covers(w.dot) {
+			lost++
+		}
+	}
+	return lost >= q.W
+}
+
 // heldForReads reports whether a replica that reads ask has a write on its disk.
 func (h *checker) heldForReads(k *keyInfo, w *put) bool {
 	list := h.c.doc.Reading(k.partition).Primaries(k.partition, h.c.plan.properties.Quorum.N)
