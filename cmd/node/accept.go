@@ -20,6 +20,7 @@ type clusterAcceptCmd struct {
 
 const acceptWarning = `WARNING: this gives up what was written to these keys before their replicas lost it, and not again since. The disks that had
   it were replaced, or their members removed: they are refused if they come back, and only a backup has it then.
+  After the ring has moved, nodes that had these keys before may still have them to hand over: node cluster transfers lists that.
 `
 
 // Run says what is lost, asks, and accepts just that.
