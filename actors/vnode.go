@@ -275,12 +275,13 @@ func (v *vnodeActor) onLease(m *leased) {
 	if v.status != vnodeOpening && v.status != vnodeFailed {
 		return
 	}
-	v.s.vnodeUp(v.partition, v.status == vnodeFailed)
+	again := v.status == vnodeFailed
 	v.status = vnodeServing
-	if v.loss.met != nil {
+	if v.loss.met != nil { // before anybody is told that it serves
 		v.onDamage(&damageMet{err: v.loss.met})
 		v.loss.met = nil
 	}
+	v.s.vnodeUp(v.partition, again)
 	v.careForLoss()
 	v.waiting.sweep(time.Now(), v.s.expired)
 	for len(v.waiting.all) > 0 {

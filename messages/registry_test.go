@@ -148,12 +148,12 @@ node    ReapsReply       -> client/1
 node    ActorsReply      -> client/1
 node    InspectReply     -> client/1
 node    ErrorsReply      -> client/1
+node    SlowRequestsReply -> client/1
 node    LookupReply      -> client/1
 node    BusiestReply     -> client/1
 node    LogReply         -> client/1
 node    SettingsReply    -> client/1
 node    ControlReply     -> client/1
-node    SlowRequestsReply -> client/1
 client  GetRequest       -> coordinator
 client  PutRequest       -> coordinator
 client  RingRequest      -> membership
@@ -167,12 +167,12 @@ client  ReapsRequest     -> reaps
 client  ActorsRequest    -> console
 client  InspectRequest   -> console
 client  ErrorsRequest    -> console
+client  SlowRequestsRequest -> console
 client  LookupRequest    -> console
 client  BusiestRequest   -> console
 client  LogRequest       -> console
 client  SettingsRequest  -> console
 client  ControlRequest   -> console
-client  SlowRequestsRequest -> console
 `
 	targets := []string{
 		"coordinator", "vnode/1", "get/1", "put/1", "forward/1", "membership", "client/1", "node", "transfer/1", "fill/1", "exchange/1", "detector", "transfers", "exchanges", "admission", "reap/1", "reaps", "console", "vnodes", "links", "links/n1", "",
