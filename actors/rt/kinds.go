@@ -52,13 +52,16 @@ func (r *Registry) of(id string) *kindTotals {
 
 // totals are the counts of the mailbox's kind.
 func (m *mailbox) totals() *kindTotals {
-	switch {
-	case m.options.Registry == nil:
+	if m.options.Registry == nil {
 		return &nobodys
-	case m.self == nil: // it was posted to before it was born
+	}
+	m.mu.Lock()
+	self := m.self
+	m.mu.Unlock()
+	if self == nil { // it was posted to before it was born
 		return m.options.Registry.of(otherKind)
 	}
-	return m.options.Registry.of(m.self.Self().GetId())
+	return m.options.Registry.of(self.Self().GetId())
 }
 
 // Kinds are the actors by kind, in the order of their names, also kinds of which none lives that

@@ -63,3 +63,37 @@ func TestKinds(t *testing.T) {
 		t.Errorf("of those that are gone: %+v, want %+v", k, want)
 	}
 }
+
+// TestToldToStopTwice: an actor that two tell to stop while it is busy is counted once, and leaves one place.
+func TestToldToStopTwice(t *testing.T) {
+	system, r := newSystem(t), NewRegistry()
+	taken := &mailbox{}
+	for i := range r.brief { // the brief actor is not listed
+		r.brief[i].Store(taken)
+	}
+	for name, o := range map[string]MailboxOptions{"worker/1": {Registry: r}, "brief/1": {Registry: r, Brief: true}} {
+		var m *mailbox
+		hold := newBlock()
+		props := actor.PropsFromFunc(func(ctx actor.Context) {
+			if b, ok := ctx.Message().(block); ok {
+				b.hold()
+			}
+		}, actor.WithMailbox(func() actor.Mailbox { m = NewMailbox(o)().(*mailbox); return m }))
+		pid, err := system.Root.SpawnNamed(props, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		system.Root.Send(pid, hold)
+		receive(t, "it is held", hold.entered)
+		system.Root.Stop(pid)
+		system.Root.Stop(pid)
+		close(hold.release)
+		eventually(t, "both are heard", func() bool { return m.systems.Load() == 0 && m.state.Load() == idle })
+	}
+	for i := range r.brief {
+		r.brief[i].Store(nil)
+	}
+	if k := kind(t, r, "worker"); k.Processed != 1 || r.Unlisted() != 0 {
+		t.Errorf("%+v, %d not listed", k, r.Unlisted())
+	}
+}

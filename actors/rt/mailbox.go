@@ -177,7 +177,9 @@ func (m *mailbox) RegisterHandlers(invoker actor.MessageInvoker, dispatcher acto
 	m.dispatcher = dispatcher
 	m.runner = m.processMessages
 	if self, ok := invoker.(selfInvoker); ok && self.Self() != nil {
+		m.mu.Lock() // a message that is refused already may ask whose it is
 		m.self = self
+		m.mu.Unlock()
 		m.process, _ = self.ActorSystem().ProcessRegistry.GetLocal(self.Self().Id)
 		m.options.Registry.add(self, m)
 	}
@@ -475,6 +477,10 @@ func (m *mailbox) finishIfStopped() {
 		return
 	}
 	m.mu.Lock()
+	if m.stopped { // by another who told it to stop
+		m.mu.Unlock()
+		return
+	}
 	m.stopped = true
 	left := append([]entry(nil), m.control...)
 	left = m.user.drain(left)
