@@ -1,6 +1,10 @@
 package link
 
-import "github.com/dynactor/dynactor/messages"
+import (
+	"crypto/tls"
+
+	"github.com/dynactor/dynactor/messages"
+)
 
 // inbound takes the call of a peer, or refuses it.
 func (p *peer) inbound(m *inbound) {
@@ -9,6 +13,10 @@ func (p *peer) inbound(m *inbound) {
 	isClient := m.hello.Role == messages.RoleClient
 	if c := p.lanes[LaneRequest].conn; isClient && p.address != "" || c != nil && c.peer.Role != m.hello.Role {
 		p.refuse(a, RefusedDuplicate) // a client with a node's name, or the reverse
+		return
+	}
+	if isClient && !p.sameRights(l, m.wire) {
+		p.refuse(a, RefusedDuplicate)
 		return
 	}
 	if !isClient && !p.alone(&m.hello) {
@@ -20,6 +28,18 @@ func (p *peer) inbound(m *inbound) {
 		smaller: m.hello.NodeID < p.links.config.NodeID, client: isClient,
 	}
 	p.step(l, ev, a)
+}
+
+// sameRights reports whether a client's connection may do what the one of its other lane may. A client's id and
+// start are no secrets: else anybody could send on one lane as the operator who is connected on the other.
+func (p *peer) sameRights(l *lane, w *wire) bool {
+	other := p.lanes[LaneRequest+LaneBulk-l.index].conn
+	return other == nil || isOperator(other.wire) == isOperator(w)
+}
+
+func isOperator(w *wire) bool {
+	c, ok := w.Conn.(*tls.Conn)
+	return ok && IsOperator(c.ConnectionState())
 }
 
 // alone reports whether no other process of the node is connected. A process whose

@@ -3,7 +3,6 @@ package link
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"errors"
 	"math/rand/v2"
 	"sync"
@@ -415,9 +414,7 @@ func (p *peer) publish() {
 	}
 	if c := p.lanes[LaneRequest].conn; c != nil {
 		s.dialled, s.limited, s.encrypted = c.wire.dialled, c.limited, p.links.config.TLS != nil
-		if t, ok := c.wire.Conn.(*tls.Conn); ok {
-			s.operator = IsOperator(t.ConnectionState())
-		}
+		s.operator = isOperator(c.wire)
 	}
 	p.outlet.snapshot.Store(s)
 }

@@ -1,6 +1,7 @@
 package link
 
 import (
+	"bufio"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -175,5 +176,40 @@ func TestTLSDiallerChecksTheNode(t *testing.T) {
 	})
 	if a.up("b") {
 		t.Error("a link came up")
+	}
+}
+
+// TestOperatorOnBothLanes: who knows the id and the start of an operator's client has not its rights.
+func TestOperatorOnBothLanes(t *testing.T) {
+	ca := newAuthority(t)
+	b := secure(t, "b", ca.config("node.b"))
+	call := func(id string, lane uint8, c *tls.Config) byte {
+		c.ServerName = "node.b"
+		conn, err := tls.Dial("tcp", b.address, c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		if err := conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
+			t.Fatal(err)
+		}
+		r := &raw{t: t, Conn: conn, br: bufio.NewReader(conn)}
+		kind, _ := r.greet(rawHello(id, messages.RoleClient, lane))
+		return kind
+	}
+	for first, id := range []string{LaneRequest: "app", LaneBulk: "tool"} {
+		first, other := uint8(first), uint8(LaneRequest+LaneBulk-first)
+		if kind := call(id, first, ca.config("operator.ann")); kind != kindWelcome {
+			t.Fatalf("lane %d: the operator is answered with kind %d", first, kind)
+		}
+		for name, c := range map[string]*tls.Config{"nobody": ca.config(), "another": ca.config("app")} {
+			if kind := call(id, other, c); kind == kindWelcome {
+				t.Errorf("%s is welcome beside an operator on lane %d", name, first)
+			}
+		}
+		if kind := call(id, other, ca.config("operator.ann")); kind != kindWelcome {
+			t.Errorf("the operator's own other lane is answered with kind %d", kind)
+		}
+		eventually(t, "it is known for an operator", func() bool { s, _ := b.links.Peer(id); return s.Operator })
 	}
 }
