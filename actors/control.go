@@ -2,6 +2,7 @@ package actors
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -32,9 +33,13 @@ func (s *Services) mayNot(sender *actor.PID) *messages.Failure {
 	return nil
 }
 
-// audit logs what an operator does.
+// audit logs what an operator does, whatever level was set: nobody hides it by that.
 func (s *Services) audit(sender *actor.PID, what string, more ...any) {
-	s.Log.Warn("an operator changes the node", append([]any{slog.String("by", sender.GetAddress()), slog.String("what", what)}, more...)...)
+	level := slog.LevelWarn
+	if !s.Log.Enabled(context.Background(), level) {
+		level = slog.LevelError
+	}
+	s.Log.Log(context.Background(), level, "an operator changes the node", append([]any{slog.String("by", sender.GetAddress()), slog.String("what", what)}, more...)...)
 }
 
 // setting is one that can change while the node runs.

@@ -245,10 +245,48 @@ func TestSet(t *testing.T) {
 	if r.s.maxRequests.Load() != 7 || r.s.hintBytes.Load() != 0 || r.s.LogLevel.Level() != slog.LevelDebug {
 		t.Error("nothing has changed")
 	}
+	if limit := r.node.Figures().HintLimit; limit != 0 {
+		t.Errorf("metrics say that %d bytes of hints are kept", limit)
+	}
 	for _, bad := range [][2]string{{"max-requests", "0"}, {"max-requests", "x"}, {"hints-mb", "-1"}, {"log-level", "loud"}, {"cache-mb", "1"}} {
 		if f, ok := set(bad[0], bad[1]).(*messages.Failure); !ok || f.GetCode() != messages.CodeInvalid {
 			t.Errorf("%v is taken", bad)
 		}
+	}
+}
+
+// TestAuditIsNotHidden by the log's level, which an operator may set.
+func TestAuditIsNotHidden(t *testing.T) {
+	r := start(t, setup{change: func(c *Config) {
+		mayControl(c)
+		c.Log = slog.New(slog.NewTextHandler(discard{}, &slog.HandlerOptions{Level: c.LogLevel}))
+	}})
+	for _, s := range [][2]string{{"log-level", "error"}, {"max-requests", "7"}} {
+		asks[*messages.SettingsReply](r, &messages.SettingsRequest{Name: s[0], Value: s[1]})
+		lines, err := messages.ToLines(asks[*messages.LogReply](r, &messages.LogRequest{}))
+		if err != nil || !slices.ContainsFunc(lines, func(l messages.Line) bool { return strings.Contains(l.Text, "setting="+s[0]) }) {
+			t.Errorf("%s is not in the log: %v, %v", s[0], lines, err)
+		}
+	}
+}
+
+// TestKilledWhileTheNodeStops: what is asked of a vnode that goes is not waited for, and none comes after it.
+func TestKilledWhileTheNodeStops(t *testing.T) {
+	g := newGate(memory.New())
+	r := start(t, setup{engine: g, change: mayControl})
+	g.shut()
+	r.write(actortest.NewProbe(r.system), "k", "v", emptyContext, true)
+	<-g.waiting
+	before := r.actors("vnodes")[0].Processed
+	asks[*messages.ControlReply](r, &messages.ControlRequest{Actor: "vnode/0", Kill: true})
+	actortest.Eventually(t, "it is told to stop", func() bool { return r.actors("vnodes")[0].Processed > before })
+	stopped := make(chan struct{})
+	go func() { r.stop(); close(stopped) }()
+	actortest.Eventually(t, "it is asked to mark its stop", func() bool { s, _ := r.s.Registry.Find("vnode/0"); return s.Control > 0 })
+	g.release()
+	<-stopped // in time: see rig.stop
+	if r.s.vnodes.add(0) {
+		t.Error("another one may start")
 	}
 }
 

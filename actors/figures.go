@@ -87,7 +87,7 @@ func (n *Node) Figures() Figures {
 	f := Figures{
 		Storage:  s.Engine.Stats(),
 		InFlight: int(max(0, s.unanswered.Load())), Timers: s.Wheel.Armed(), WaitingReads: s.Readers.Waiting(),
-		HintSlots: len(s.hints.slots()), MisplacedPartitions: len(s.misplaced.list()), HintLimit: s.HintBytes,
+		HintSlots: len(s.hints.slots()), MisplacedPartitions: len(s.misplaced.list()), HintLimit: s.hintBytes.Load(),
 		Pairs: int(s.published.pairs.Load()), Interval: s.ExchangeInterval, Reapable: int(s.published.reapable.Load()),
 	}
 	if at := s.published.unverified.Load(); f.Pairs > 0 && at != nil {

@@ -54,7 +54,7 @@ func outcomeOf(reply any) outcome {
 		}
 		return found
 	case *messages.Failure:
-		return outcome(min(uint32(failed)+m.GetCode(), uint32(outcomes-1)))
+		return failed + outcome(min(m.GetCode(), uint32(outcomes-1-failed)))
 	}
 	return done
 }

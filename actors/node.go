@@ -256,7 +256,7 @@ func (n *Node) drain(ctx context.Context) error {
 		p   dynamo.Partition
 		err error
 	}
-	left, changed := n.services.vnodes.live()
+	left, changed := n.services.vnodes.drain()
 	results := make(chan result, len(left))
 	for p := range left {
 		pid := actor.NewPID(string(n.services.Self), vnodeName(p))
@@ -277,6 +277,15 @@ func (n *Node) drain(ctx context.Context) error {
 		}
 	}
 	return all
+}
+
+// drain lists the vnodes whose actors live, as the last ones: one that an operator kills now
+// is not started again, and nobody waits for it.
+func (t *vnodeTable) drain() (map[dynamo.Partition]bool, <-chan struct{}) {
+	t.mu.Lock()
+	t.draining = true
+	t.mu.Unlock()
+	return t.live()
 }
 
 // live lists the vnodes whose actors live; the channel is closed at the next

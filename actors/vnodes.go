@@ -61,7 +61,7 @@ func (v *vnodesActor) Receive(ctx actor.Context) {
 		if !v.stopping {
 			v.spawn(ctx, m.partitions)
 		}
-	case *actor.Stopping:
+	case *actor.Stopping, *actor.Restarting: // what starts next is the next instance's
 		v.stopping = true
 	case *killVnode:
 		v.kill(ctx, m)
@@ -117,15 +117,17 @@ type VnodeStatus struct {
 type vnodeTable struct {
 	mu   sync.Mutex
 	rows map[dynamo.Partition]VnodeStatus
+	// draining: the node stops, and no vnode starts any more.
+	draining bool
 	// changed is closed and replaced whenever a row changes.
 	changed chan struct{}
 }
 
-// add makes a row for a vnode that starts; false if there is one that lives.
+// add makes a row for a vnode that starts; false if there is one that lives, or none may start.
 func (t *vnodeTable) add(p dynamo.Partition) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if row, ok := t.rows[p]; ok && !row.stopped {
+	if row, ok := t.rows[p]; t.draining || ok && !row.stopped {
 		return false
 	}
 	t.put(VnodeStatus{Partition: p, Problem: "opening"})
