@@ -90,9 +90,6 @@ type selfInvoker interface {
 	ActorSystem() *actor.ActorSystem
 }
 
-// now is the mailbox's clock: nanoseconds since it was made, at least 1.
-func (m *mailbox) now() int64 { return int64(time.Since(m.born)) + 1 }
-
 // PostUserMessage implements actor.Mailbox: it queues or sheds.
 func (m *mailbox) PostUserMessage(posted any) {
 	message, sender := unwrap(posted)

@@ -198,6 +198,9 @@ func (r *Registry) Visit(id string, v *Visit) (Stats, bool) {
 	return s, true
 }
 
+// now is the mailbox's clock: nanoseconds since it was made, at least 1.
+func (m *mailbox) now() int64 { return int64(time.Since(m.born)) + 1 }
+
 func (m *mailbox) stats(l listed) Stats {
 	now := m.now()
 	s := Stats{
