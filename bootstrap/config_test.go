@@ -59,6 +59,8 @@ func TestValidateNamesEveryProblem(t *testing.T) {
 		{"aae-interval", "neither 0 nor", func(c *Config) { c.AAEInterval = time.Millisecond }},
 		{"background-floor", "not within 1 to 100", func(c *Config) { c.BackgroundFloor = 0 }},
 		{"otlp-endpoint", "is not http", func(c *Config) { c.OTLPEndpoint = "localhost:4318" }},
+		{"otlp-endpoint", "http://ann:xxxxx@collector:4318 has a name or password", func(c *Config) { c.OTLPEndpoint = "http://ann:secret@collector:4318" }},
+		{"otlp-endpoint", `invalid character " " in host name`, func(c *Config) { c.OTLPEndpoint = "http://ann:secret@a b" }},
 		{"otlp-endpoint", "is no URL", func(c *Config) { c.OTLPEndpoint = "http://[::1" }},
 		{"trace-sample", "not within", func(c *Config) { c.TraceSample = -0.1 }},
 		{"trace-sample", "not within", func(c *Config) { c.TraceSample = math.NaN() }},
@@ -76,7 +78,7 @@ func TestValidateNamesEveryProblem(t *testing.T) {
 		c := testConfig("n1")
 		tc.change(&c)
 		var p *Problems
-		if err := c.Validate(); !errors.As(err, &p) || len(p.List) != 1 || p.List[0].Setting != tc.setting || !strings.Contains(p.List[0].Text, tc.text) {
+		if err := c.Validate(); !errors.As(err, &p) || len(p.List) != 1 || p.List[0].Setting != tc.setting || !strings.Contains(p.List[0].Text, tc.text) || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%s %s: %v", tc.setting, tc.text, err)
 		}
 	}

@@ -46,8 +46,14 @@ type TraceConfig struct {
 func (c TraceConfig) Validate() error {
 	u, err := url.Parse(c.Endpoint)
 	switch {
-	case err != nil:
-		return fmt.Errorf("%q is no URL: %w", c.Endpoint, err)
+	case err != nil: // without the URL, which may have a password in it
+		var bad *url.Error
+		if errors.As(err, &bad) {
+			err = bad.Err
+		}
+		return fmt.Errorf("it is no URL: %w", err)
+	case u.User != nil:
+		return fmt.Errorf("%s has a name or password, which no collector would get: put it into OTEL_EXPORTER_OTLP_HEADERS", u.Redacted())
 	case u.Scheme != "http" && u.Scheme != "https", u.Host == "":
 		return fmt.Errorf("%q is not http://HOST:PORT or https://HOST:PORT", c.Endpoint)
 	}
