@@ -58,6 +58,7 @@ func TestKinds(t *testing.T) {
 	eventually(t, "one has failed and stopped", func() bool { return kind(t, r, "worker").Live == 1 })
 	stop(t, system, one)
 	stop(t, system, single)
+	eventually(t, "they have left the list", func() bool { return r.Len() == 0 }) // after they are gone
 	k = kind(t, r, "worker")
 	if want := (KindStats{Kind: "worker", Processed: 5, Shed: 3, Panics: 1}); k != want {
 		t.Errorf("of those that are gone: %+v, want %+v", k, want)
