@@ -108,8 +108,9 @@ func (c *Cluster) SetBucket(ctx context.Context, b member.Bucket, version uint64
 
 // do asks a connected node, once: what may have been carried out is not asked for again. A node
 // that does not serve, such as one that has just left, has carried out nothing: then the next
-// one is asked, each once; so it is when a question alone is not answered. Only a join is what
-// that very node is asked for, and members that are given up by force are not asked.
+// one is asked, each once; so it is when a question alone is not answered, and when its
+// connection broke it waits for any to be there. Only a join is what that very node is asked
+// for, and members that are given up by force are not asked.
 func (c *Cluster) do(ctx context.Context, m *messages.ClusterRequest) (ClusterStatus, error) {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
@@ -132,7 +133,11 @@ func (c *Cluster) do(ctx context.Context, m *messages.ClusterRequest) (ClusterSt
 			return status, err
 		}
 		refused = append(slices.Clip(refused), node)
-		if node = c.client.operatedBesides(refused); node == "" || ctx.Err() != nil {
+		node = c.client.operatedBesides(refused)
+		if node == "" && errors.Is(err, errBroken) {
+			node, _ = c.client.operated(ctx) // err says why it was not answered
+		}
+		if node == "" || ctx.Err() != nil {
 			return status, err
 		}
 	}
@@ -140,7 +145,7 @@ func (c *Cluster) do(ctx context.Context, m *messages.ClusterRequest) (ClusterSt
 
 // once asks one node. What it answers is a status, a failure, or an error.
 func (c *Cluster) once(ctx context.Context, node string, asked *messages.ClusterRequest) (ClusterStatus, *messages.Failure, error) {
-	if asked.GetOperation() == messages.OperationStatus { // another one can be asked
+	if !changes(asked) { // another one can be asked
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, memberWait)
 		defer cancel()
@@ -150,14 +155,13 @@ func (c *Cluster) once(ctx context.Context, node string, asked *messages.Cluster
 	m.TimeoutMs = uint32(max(1, min(time.Until(deadline), messages.MaxTimeout).Milliseconds()))
 	reply, err := c.client.ask(ctx, node, messages.TargetMembership, m)
 	if err != nil {
-		kind := ErrUnknown
-		if m.GetOperation() == messages.OperationStatus {
-			kind = ErrUnavailable
-		}
-		return ClusterStatus{}, nil, &Error{Kind: kind, Node: node, Text: noAnswer, Cause: err}
+		return ClusterStatus{}, nil, unanswered(node, m, err)
 	}
 	switch r := reply.message.(type) {
 	case *messages.Failure:
+		if r.GetCode() == messages.CodeUnknown && !changes(m) {
+			return ClusterStatus{}, nil, broken(node, r)
+		}
 		return ClusterStatus{}, r, nil
 	case *messages.ClusterReply:
 		status, err := toStatus(reply.node, r)
@@ -167,6 +171,38 @@ func (c *Cluster) once(ctx context.Context, node string, asked *messages.Cluster
 		return status, nil, err
 	}
 	return ClusterStatus{}, nil, &Error{Kind: ErrInternal, Node: reply.node, Text: fmt.Sprintf("unexpected answer %T", reply.message)}
+}
+
+// changes says that a message may change something, which must not be asked for twice. A second
+// repair only finds that nothing is left to mend.
+func changes(m proto.Message) bool {
+	switch m := m.(type) {
+	case *messages.ClusterRequest:
+		return m.GetOperation() != messages.OperationStatus
+	case *messages.SettingsRequest:
+		return m.GetName() != ""
+	case *messages.ControlRequest:
+		return !m.GetAsk()
+	}
+	return false
+}
+
+// unanswered is the error of what was asked and not answered in time: what changes something may
+// have been carried out.
+func unanswered(node string, m proto.Message, cause error) error {
+	kind := ErrUnavailable
+	if changes(m) {
+		kind = ErrUnknown
+	}
+	return &Error{Kind: kind, Node: node, Text: "no answer", Cause: cause}
+}
+
+// errBroken: the connection broke before the answer came.
+var errBroken = errors.New("the connection broke")
+
+// broken is the error of a question whose connection broke: it has changed nothing.
+func broken(node string, f *messages.Failure) error {
+	return &Error{Kind: ErrUnavailable, Node: node, Text: f.GetText(), Cause: errBroken}
 }
 
 func toStatus(node string, r *messages.ClusterReply) (ClusterStatus, error) {
@@ -237,9 +273,6 @@ func ofAll[T any](nodes []string, ask func(node string) ([]T, error)) ([]T, erro
 // memberWait is how long a member may take to be connected and to answer.
 const memberWait = 2 * time.Second
 
-// noAnswer is the text of an error about what was asked, and may have been carried out.
-const noAnswer = "no answer"
-
 // askMember asks an actor of one member.
 func askMember[R proto.Message](ctx context.Context, c *Client, node, target string, m proto.Message) (R, error) {
 	var none R
@@ -250,10 +283,13 @@ func askMember[R proto.Message](ctx context.Context, c *Client, node, target str
 	}
 	reply, err := c.ask(ctx, node, target, m)
 	if err != nil {
-		return none, &Error{Kind: ErrUnavailable, Node: node, Text: noAnswer, Cause: err}
+		return none, unanswered(node, m, err)
 	}
 	switch r := reply.message.(type) {
 	case *messages.Failure:
+		if r.GetCode() == messages.CodeUnknown && !changes(m) {
+			return none, broken(node, r)
+		}
 		return none, fromFailure(node, r)
 	case R:
 		return r, nil

@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"errors"
 
 	"github.com/dynactor/dynactor/dynamo"
 	"github.com/dynactor/dynactor/messages"
@@ -129,7 +128,7 @@ func (c *Cluster) Set(ctx context.Context, node, name, value string) ([]Setting,
 func (c *Cluster) settings(ctx context.Context, node string, m *messages.SettingsRequest) ([]Setting, error) {
 	r, err := askMember[*messages.SettingsReply](ctx, c.client, node, messages.TargetConsole, m)
 	if err != nil {
-		return nil, mayBeDone(err, m.GetName() != "")
+		return nil, err
 	}
 	all, err := messages.ToSettings(r)
 	if err != nil {
@@ -157,18 +156,7 @@ func (c *Cluster) Kill(ctx context.Context, node, actor string) (string, error) 
 func (c *Cluster) control(ctx context.Context, node string, m *messages.ControlRequest) (string, error) {
 	r, err := askMember[*messages.ControlReply](ctx, c.client, node, messages.TargetConsole, m)
 	if err != nil {
-		return "", mayBeDone(err, !m.GetAsk())
+		return "", err
 	}
 	return r.GetConsequence(), nil
-}
-
-// mayBeDone makes of a change that was not answered one whose outcome is not known.
-func mayBeDone(err error, changes bool) error {
-	var e *Error
-	if changes && errors.As(err, &e) && e.Text == noAnswer {
-		unknown := *e
-		unknown.Kind = ErrUnknown
-		return &unknown
-	}
-	return err
 }
