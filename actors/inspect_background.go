@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/dynactor/dynactor/dynamo"
 	"github.com/dynactor/dynactor/dynamo/admission"
 	aae "github.com/dynactor/dynactor/dynamo/exchange"
 	"github.com/dynactor/dynactor/dynamo/transfer"
@@ -161,11 +160,7 @@ func (t *reapsActor) Inspect() messages.Fields {
 
 // Inspect says how far the reaping is.
 func (a *reapActor) Inspect() messages.Fields {
-	var primaries []dynamo.NodeID
-	if doc := a.job.doc; doc != nil {
-		primaries = doc.Settled.Primaries(a.job.partition, a.job.n)
-	}
 	return a.turn.inspect(messages.Fields{}.Add("partition", int(a.job.partition)).Add("n", a.job.n).Add("state", a.reap.State()).Add("round", a.reap.Round()).
-		Add("keys", len(a.job.keys)).Add("keys asked for", len(a.asked)).Add("questions not asked yet", len(a.todo)).Add("primaries", names(primaries)).
+		Add("keys", len(a.job.keys)).Add("keys asked for", len(a.asked)).Add("questions not asked yet", len(a.todo)).Add("primaries", names(a.job.doc.Settled.Primaries(a.job.partition, a.job.n))).
 		Add("planned with version", a.job.doc.Version))
 }
