@@ -27,7 +27,7 @@ func TestLines(t *testing.T) {
 	if n := strings.Count(passed.String(), "\n"); n != 2 {
 		t.Errorf("passed on %d lines:\n%s", n, passed.String())
 	}
-	if lines.Run() != lines.Run() {
+	if run := lines.Run(); lines.Run() != run {
 		t.Error("a run has two numbers")
 	}
 	for i := range 2 * MaxLines {

@@ -2,8 +2,6 @@ package page_test
 
 import (
 	"context"
-	"strconv"
-	"sync"
 	"testing"
 	"time"
 
@@ -40,29 +38,6 @@ func start(t *testing.T) *cluster {
 		}
 	})
 	return c
-}
-
-// load puts and gets keys until the function that it returns is called.
-func (c *cluster) load(t *testing.T) (stop func()) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	var wg sync.WaitGroup
-	for w := range 4 {
-		wg.Go(func() {
-			for i := 0; ctx.Err() == nil; i++ {
-				key := strconv.Itoa(w) + "-" + strconv.Itoa(i%500)
-				if _, err := c.client.Bucket("carts").Put(ctx, key, []byte(key)); err != nil && ctx.Err() == nil {
-					t.Error(err)
-				}
-				if _, err := c.client.Bucket("carts").Get(ctx, key); err != nil && ctx.Err() == nil {
-					t.Error(err)
-				}
-			}
-		})
-	}
-	end := func() { cancel(); wg.Wait() }
-	t.Cleanup(end)
-	return end
 }
 
 // stop stops a node.

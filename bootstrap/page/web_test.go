@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -140,6 +141,29 @@ func (b *browser) looks(t *testing.T, width, height int64, scheme string) {
 	t.Helper()
 	call(t, b, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{Width: width, Height: height, DeviceScaleFactor: 1, Mobile: width < 600})
 	call(t, b, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}})
+}
+
+// load puts and gets keys until the function that it returns is called.
+func (c *cluster) load(t *testing.T) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	for w := range 4 {
+		wg.Go(func() {
+			for i := 0; ctx.Err() == nil; i++ {
+				key := strconv.Itoa(w) + "-" + strconv.Itoa(i%500)
+				if _, err := c.client.Bucket("carts").Put(ctx, key, []byte(key)); err != nil && ctx.Err() == nil {
+					t.Error(err)
+				}
+				if _, err := c.client.Bucket("carts").Get(ctx, key); err != nil && ctx.Err() == nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	end := func() { cancel(); wg.Wait() }
+	t.Cleanup(end)
+	return end
 }
 
 // TestPageInBrowser looks at a cluster under load as a person would.

@@ -494,7 +494,7 @@ func selects(t *testing.T, after []families, q string, v *parser.VectorSelector)
 		has = append(has, l)
 	}
 	for _, m := range v.LabelMatchers {
-		if m.Name == labels.MetricName || slices.Contains(scraper, m.Name) {
+		if m.Name == model.MetricNameLabel || slices.Contains(scraper, m.Name) {
 			continue
 		}
 		if !slices.Contains(has, m.Name) {
