@@ -318,16 +318,9 @@ func (l *looker) rates(s *Snapshot, now time.Time) {
 
 func actorsOf(node string, busy []client.Busy) (out []Actor) {
 	for _, b := range busy {
-		state := "idle"
-		switch {
-		case b.Suspended:
-			state = "failed"
-		case b.InHandler >= time.Second:
-			state = fmt.Sprintf("busy for %v", b.InHandler.Round(time.Second))
-		case b.InHandler > 0:
-			state = "busy"
-		case b.Queued > 0:
-			state = "waiting"
+		state := b.State()
+		if b.InHandler >= time.Second {
+			state += fmt.Sprintf(" for %v", b.InHandler.Round(time.Second))
 		}
 		out = append(out, Actor{
 			Node: printable(node), Name: printable(b.Name), Rate: b.Rate, Queued: b.Queued, Oldest: b.Oldest.Microseconds(), Restarts: b.Restarts, State: state,

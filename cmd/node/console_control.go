@@ -114,7 +114,11 @@ func (x *consoleSession) sure(what string) error {
 	if x.ask == nil {
 		return usageError(what + " There is nobody to ask: --yes says that it is to be done")
 	}
-	answer, err := x.ask(what + " Go on? [y/N] ")
+	// Apart from the question: a prompt that is longer than a line is drawn again with each key.
+	if _, err := fmt.Fprintln(x.err, what); err != nil {
+		return err
+	}
+	answer, err := x.ask("Go on? [y/N] ")
 	if err != nil {
 		return err
 	}

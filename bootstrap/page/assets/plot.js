@@ -7,6 +7,12 @@ function clock(seconds) {
   return new Date(seconds * 1000).toLocaleTimeString("en-GB");
 }
 
+// span is what the axis of time shows: the last minute at least, up to now if there is nothing.
+function span(from, to) {
+  const end = to ?? Date.now() / 1000;
+  return [Math.min(from ?? end, end - LEAST), end];
+}
+
 export class Plot {
   // series are [name in a point, label]; show prints a value; least is the least top of the
   // axis; with gaps, 0 is no value.
@@ -56,7 +62,7 @@ export class Plot {
       ...this.size(),
       cursor: { y: false },
       scales: {
-        x: { range: (_, from, to) => [Math.min(from ?? 0, (to ?? 0) - LEAST), to ?? 0] },
+        x: { range: (_, from, to) => span(from, to) },
         y: { range: (_, low, high) => [0, Math.max(this.least, high || 1) * 1.1] },
       },
       axes: [{ ...axis, space: 80, values: (_, all) => all.map(clock) }, { ...axis, size: 66, values: (_, all) => all.map((v) => (v ? this.show(v) : "0")) }],
