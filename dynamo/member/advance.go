@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/dynactor/dynactor/dynamo"
+	"github.com/dynactor/dynactor/dynamo/quorum"
 )
 
 // Facts are what a member says of itself: nobody else can know it. They spread by
@@ -83,7 +84,7 @@ func (d *Document) advance(facts map[dynamo.NodeID]Facts) bool {
 		switch {
 		case switched && mv.Switched[i].Done:
 			done++
-		case switched && d.allKnow(facts, d.listed(p), mv.Switched[i].At):
+		case switched && !d.refilling(p) && d.allKnow(facts, d.listed(p), mv.Switched[i].At):
 			mv.Switched[i].Done, changed = true, true
 			done++
 		case switched:
@@ -106,6 +107,16 @@ func (d *Document) advance(facts map[dynamo.NodeID]Facts) bool {
 // data.
 func (d *Document) filling(p dynamo.Partition) bool {
 	return slices.ContainsFunc(d.Movement.Filling, func(f Fill) bool { return f.Partition == p && d.isNew(p, f.Node) })
+}
+
+// refilling reports whether a replica by the partition's next list, which is in use, has lost data that others
+// have. Those of the settled list may be the only ones, and drop what they have once the partition is done.
+// A fill that waits for an operator to accept a loss holds nothing up.
+func (d *Document) refilling(p dynamo.Partition) bool {
+	sizes := d.sizeBits()
+	return slices.ContainsFunc(d.Movement.Filling, func(f Fill) bool {
+		return f.Partition == p && position(*d.Next, p, f.Node) < quorum.MaxN && d.unsourced(f, sizes&^f.Accepted) == 0
+	})
 }
 
 // settle ends the movement.

@@ -248,17 +248,19 @@ func position(r ring.Ring, p dynamo.Partition, node dynamo.NodeID) int {
 }
 
 // Sources are the replicas that a fill takes keys with n replicas from, all of
-// them: only together they are sure to have every write that met its quorum. A
+// them: only together they are sure to have every write that met its quorum. While the partition is switched,
+// those by the settled list are among them: each has what it had, and takes every write, until it is done. A
 // source that is being filled itself has what was written since it took its place.
 // Removed members are not among them.
 func (d *Document) Sources(f Fill, n int) []dynamo.NodeID {
-	var out []dynamo.NodeID
-	for _, node := range d.Reading(f.Partition).Primaries(f.Partition, n) {
-		if m, ok := d.Member(node); node != f.Node && ok && !m.Removed {
-			out = append(out, node)
-		}
+	from := d.Reading(f.Partition).Primaries(f.Partition, n)
+	if d.Phase(f.Partition) == PhaseSwitched {
+		from = d.Holders(f.Partition, n)
 	}
-	return out
+	return slices.DeleteFunc(from, func(node dynamo.NodeID) bool {
+		m, ok := d.Member(node)
+		return node == f.Node || !ok || m.Removed
+	})
 }
 
 // Gives reports whether a source that goes by this document may serve a fill of the

@@ -135,9 +135,13 @@ func (h *checker) losses(before, d member.Document) {
 }
 
 // sourced reports whether some replica has the data that a fill lacks: its disk was not lost, or it was
-// filled since.
+// filled since. While a partition is switched, those of the list before have it, too.
 func sourced(d *member.Document, f member.Fill, n int) bool {
-	return f.Since > 0 && !f.Emptied || slices.ContainsFunc(d.Reading(f.Partition).Primaries(f.Partition, n), func(id dynamo.NodeID) bool {
+	list := d.Reading(f.Partition).Primaries(f.Partition, n)
+	if d.Phase(f.Partition) == member.PhaseSwitched {
+		list = append(list, d.Settled.Primaries(f.Partition, n)...)
+	}
+	return f.Since > 0 && !f.Emptied || slices.ContainsFunc(list, func(id dynamo.NodeID) bool {
 		x, known := d.Member(id)
 		lack, lacks := d.Filling(f.Partition, id)
 		return known && !x.Removed && id != f.Node && (!lacks || !lack.Whole || lack.Since > 0 && !lack.Emptied)
