@@ -3,7 +3,6 @@ package actors
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -12,15 +11,13 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 
+	"github.com/dynactor/dynactor/actors/rt"
 	"github.com/dynactor/dynactor/dynamo"
 	"github.com/dynactor/dynactor/messages"
 )
 
 // What operators change of a running node (settings, restart, kill) is refused unless the
 // node was started to allow it, and is logged with who asked.
-
-// errOperator is what an actor fails with that an operator restarts.
-var errOperator = errors.New("asked for by an operator")
 
 // mayNot is the refusal of a client that may not control the node, nil if it may.
 func (s *Services) mayNot(sender *actor.PID) *messages.Failure {
@@ -173,9 +170,9 @@ func (s *Services) control(sender, self *actor.PID, m *messages.ControlRequest) 
 	}
 	name := m.GetActor()
 	kind, _, _ := strings.Cut(name, "/")
-	verb, fate := "restart", fates[kind].restart
+	verb, fate, order := "restart", fates[kind].restart, &rt.Order{Done: "restarted", By: sender.GetAddress()}
 	if m.GetKill() {
-		verb, fate = "kill", fates[kind].kill
+		verb, fate, order.Done = "kill", fates[kind].kill, "killed"
 	}
 	_, there := s.Registry.Find(name)
 	switch {
@@ -189,29 +186,72 @@ func (s *Services) control(sender, self *actor.PID, m *messages.ControlRequest) 
 		s.answer(sender, self, messages.Fail(messages.CodeInvalid, "%q is not restarted or killed while the node runs", name))
 		return
 	}
-	s.answer(sender, self, &messages.ControlReply{Consequence: fate}) // first: it may be this actor
-	if m.GetAsk() {
+	if !m.GetAsk() {
+		s.audit(sender, verb, slog.String("actor", name))
+		s.carryOut(name, kind, order)
+	}
+	// This may be the actor: it fails between two messages, after this one.
+	s.answer(sender, self, &messages.ControlReply{Consequence: fate})
+}
+
+// carryOut has an actor end or fail. Either is among what went wrong: a failure when the supervisor
+// tells of it, an end now.
+func (s *Services) carryOut(name, kind string, order *rt.Order) {
+	request := fates[kind].kill == endsRequest
+	if order.Done == "restarted" && !request {
+		s.Registry.Fail(name, order)
 		return
 	}
-	s.audit(sender, verb, slog.String("actor", name))
+	s.Failures.Ordered(name, order)
 	switch {
-	case !m.GetKill():
-		s.Registry.Fail(name, errOperator)
+	case request:
+		s.System.Root.Send(on(s.Self, name), &endRequest{order})
 	case kind == "vnode":
-		s.System.Root.Send(on(s.Self, nameVnodes), &killVnode{name})
+		s.System.Root.Send(on(s.Self, nameVnodes), &killVnode{name, order})
 	default:
 		s.System.Root.Stop(on(s.Self, name))
 	}
 }
 
-// killVnode stops a vnode, and starts another one when it has ended.
-type killVnode struct{ name string }
+// endRequest ends a request that an operator does not want any more.
+type endRequest struct{ order *rt.Order }
+
+// RuntimeControl lets it overtake what replicas say.
+func (*endRequest) RuntimeControl() {}
+
+// IgnoreDeadLetterLogging: the request may end by itself meanwhile.
+func (*endRequest) IgnoreDeadLetterLogging() {}
+
+// giveUp ends a request because of an order, and tells the client so. What is under way is not
+// called back: a write may still appear.
+func (x *exchange) giveUp(ctx actor.Context, m *endRequest) {
+	if !x.answered {
+		x.failures().Add(1)
+	}
+	x.fail(x.givenUp(m.order.Error()))
+	ctx.Stop(x.self)
+}
+
+// givenUp is the answer to the client of a request that ends for a reason of this node's.
+func (x *exchange) givenUp(why string) *messages.Failure {
+	if _, write := x.plan.request.(*messages.PutRequest); write {
+		return messages.Fail(messages.CodeUnknown, "the write was %s on %s; it may still appear", why, x.s.Self)
+	}
+	return messages.Fail(messages.CodeUnavailable, "the read was %s on %s", why, x.s.Self)
+}
+
+// killVnode stops a vnode because of an order, and starts another one when it has ended.
+type killVnode struct {
+	name  string
+	order *rt.Order
+}
 
 // kill stops a vnode that an operator does not want any more.
 func (v *vnodesActor) kill(ctx actor.Context, m *killVnode) {
 	for _, child := range ctx.Children() {
 		if child.GetId() == m.name && !v.stopping {
-			v.again[m.name] = true
+			before, _ := v.s.Registry.Find(m.name)
+			v.again[m.name] = before.Replaced(m.order)
 			ctx.Stop(child)
 		}
 	}
@@ -220,10 +260,10 @@ func (v *vnodesActor) kill(ctx actor.Context, m *killVnode) {
 // ended notes that a vnode has stopped, and starts another one if an operator has killed it.
 func (v *vnodesActor) ended(ctx actor.Context, name string) {
 	v.s.vnodes.gone(name, "stopped")
-	if again := v.again[name]; !again || v.stopping {
+	if v.again[name] == nil || v.stopping {
 		return
 	}
-	delete(v.again, name)
+	defer delete(v.again, name) // also where the partition has gone meanwhile
 	for _, p := range v.s.vnodes.partitions() {
 		if vnodeName(p) == name {
 			v.spawn(ctx, []dynamo.Partition{p})

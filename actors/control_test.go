@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/asynkron/protoactor-go/actor"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/dynactor/dynactor/actors/actortest"
@@ -156,20 +155,29 @@ func TestRestartAndKill(t *testing.T) {
 	}
 	do("vnode/0", false, false)
 	actortest.Eventually(t, "restarted", func() bool { a := r.actors("vnode/0"); return len(a) == 1 && a[0].Restarts == 1 })
-	if !slices.ContainsFunc(r.errors(), func(e messages.NodeFault) bool {
-		return e.Actor == "vnode/0" && e.Text == "panicked: asked for by an operator; restarts"
-	}) {
-		t.Errorf("noted %+v", r.errors())
+	told := func(restarts, times uint64, how string) {
+		t.Helper()
+		if !slices.ContainsFunc(r.errors(), func(e messages.NodeFault) bool { return e.Actor == "vnode/0" && e.Text == how && e.Times == times }) {
+			t.Errorf("%d times %q is not in %+v", times, how, r.errors())
+		}
+		r.ready()
+		i, err := messages.ToInspection(asks[*messages.InspectReply](r, &messages.InspectRequest{Actor: "vnode/0"}))
+		if err != nil || i.NoAnswer != "" || i.Restarts != restarts || i.Age <= 0 || i.Panic == nil || i.Panic.Reason != how || i.Panic.Stack != "" || i.Panic.Message != "" {
+			t.Errorf("inspected %+v, %v: %+v", i, err, i.Panic)
+		}
+		if k := r.kind("vnode"); k.Restarts != restarts || k.Panics != 0 {
+			t.Errorf("counted %+v", k)
+		}
 	}
-	r.ready()
-	for range 2 {
+	told(1, 1, "restarted by an operator (n1)")
+	for n := range uint64(2) {
 		killed := time.Now()
 		do("vnode/0", true, false)
 		actortest.Eventually(t, "another one is there", func() bool {
 			a := r.actors("vnode/0")
-			return len(a) == 1 && a[0].Age < time.Since(killed) && a[0].Restarts == 0
+			return len(a) == 1 && a[0].Age < time.Since(killed) && a[0].Restarts == n+2
 		})
-		r.ready()
+		told(n+2, n+1, "killed by an operator (n1)")
 	}
 	if reply := r.read("k"); len(reply.GetRecord()) == 0 {
 		t.Error("what was written is gone")
@@ -197,6 +205,17 @@ func TestRestartAndKill(t *testing.T) {
 	}
 }
 
+// kind is what is counted of the actors of a kind.
+func (r *rig) kind(name string) rt.KindStats {
+	r.t.Helper()
+	all := r.s.Registry.Kinds()
+	i := slices.IndexFunc(all, func(k rt.KindStats) bool { return k.Kind == name })
+	if i < 0 {
+		r.t.Fatalf("no %s in %+v", name, all)
+	}
+	return all[i]
+}
+
 // TestEveryKindHasAFate: what can be restarted or killed is said of all kinds of actors, but
 // for those that are not touched.
 func TestEveryKindHasAFate(t *testing.T) {
@@ -206,27 +225,6 @@ func TestEveryKindHasAFate(t *testing.T) {
 			t.Errorf("nothing is said of %s", a.Name)
 		}
 	}
-}
-
-// TestKilledRequest: it is stopped in order, so that it tells its client (see putActor).
-func TestKilledRequest(t *testing.T) {
-	r := start(t, setup{change: mayControl})
-	stopping := make(chan struct{})
-	props := actor.PropsFromFunc(func(ctx actor.Context) {
-		if _, ok := ctx.Message().(*actor.Stopping); ok {
-			close(stopping)
-		}
-	}, actor.WithMailbox(rt.NewMailbox(rt.MailboxOptions{Registry: r.s.Registry})))
-	if _, err := r.system.Root.SpawnNamed(props, "put/1"); err != nil {
-		t.Fatal(err)
-	}
-	asks[*messages.ControlReply](r, &messages.ControlRequest{Actor: "put/1", Kill: true})
-	select {
-	case <-stopping:
-	case <-time.After(actortest.Patience):
-		t.Error("it goes on")
-	}
-	actortest.Eventually(t, "it is gone", func() bool { return len(r.actors("put/1")) == 0 })
 }
 
 // TestSet: limits and the log's level change while the node runs.

@@ -102,6 +102,8 @@ func (a *forwardActor) Receive(ctx actor.Context) {
 		a.note(messages.StepDue, a.asked)
 		a.noticeSilence(true, a.asked)
 		a.finish(ctx, messages.Fail(messages.CodeUnknown, "no answer in time from a node that may coordinate the write"))
+	case *endRequest:
+		a.giveUp(ctx, m)
 	case *actor.Stopping:
 		a.fail(messages.Fail(messages.CodeUnknown, "the write failed on %s; it may still appear", a.s.Self))
 	}

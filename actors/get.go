@@ -70,6 +70,8 @@ func (a *getActor) Receive(ctx actor.Context) {
 	case *deadline:
 		a.note(messages.StepDue, "")
 		a.step(ctx, request.Deadline{For: m.state})
+	case *endRequest:
+		a.giveUp(ctx, m)
 	case *actor.Stopping:
 		a.fail(messages.Fail(messages.CodeInternal, "the read failed on %s", a.s.Self))
 	}

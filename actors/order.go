@@ -160,7 +160,7 @@ func (x *exchange) waits(ctx actor.Context) bool {
 			x.reply(outdated(*x.stale))
 			ctx.Stop(x.self)
 		}
-	case *actor.Stopping:
+	case *actor.Stopping, *endRequest:
 		return false
 	}
 	return true

@@ -81,6 +81,8 @@ func (a *putActor) Receive(ctx actor.Context) {
 	case *deadline:
 		a.note(messages.StepDue, "")
 		a.step(ctx, request.Deadline{For: m.state})
+	case *endRequest:
+		a.giveUp(ctx, m)
 	case *actor.Stopping:
 		a.fail(messages.Fail(messages.CodeUnknown, "the write failed on %s; it may still appear", a.s.Self))
 	}

@@ -142,11 +142,11 @@ type vnodeActor struct {
 	loss     loss
 }
 
-func newVnode(s *Services, p dynamo.Partition) *actor.Props {
+func newVnode(s *Services, p dynamo.Partition, after *rt.Stats) *actor.Props {
 	return actor.PropsFromProducer(func() actor.Actor { return &vnodeActor{s: s, partition: p, write: writeBatch{treeless: s.pace.none}} }, flat,
 		actor.WithMailbox(rt.NewMailbox(rt.MailboxOptions{
 			MaxMessages: vnodeQueue, Batch: vnodeBatch, Size: messageSize, TTL: messageTTL,
-			Shed: s.shed, Expired: s.expired, Failed: s.failed, Registry: s.Registry,
+			Shed: s.shed, Expired: s.expired, Failed: s.failed, Registry: s.Registry, After: after,
 		})))
 }
 

@@ -26,8 +26,9 @@ type vnodesActor struct {
 	s *Services
 	// stopping: a child spawned now would be told by nobody to stop.
 	stopping bool
-	// again are the vnodes that stop because an operator has killed them.
-	again map[string]bool
+	// again are the vnodes that stop because an operator has killed them, as those are to look
+	// that come after them.
+	again map[string]*rt.Stats
 }
 
 // document tells an actor of a cluster document that came into force.
@@ -41,7 +42,7 @@ func newVnodes(s *Services) *actor.Props {
 		s.Log.Error("vnode failed too often and stays down", slog.String("actor", child.Id), slog.Any("reason", reason))
 		s.vnodes.gone(child.Id, fmt.Sprintf("failed more than %d times in a minute: %v", vnodeRestarts, reason))
 	})
-	return actor.PropsFromProducer(func() actor.Actor { return &vnodesActor{s: s, again: map[string]bool{}} }, flat,
+	return actor.PropsFromProducer(func() actor.Actor { return &vnodesActor{s: s, again: map[string]*rt.Stats{}} }, flat,
 		actor.WithMailbox(rt.NewMailbox(rt.MailboxOptions{Registry: s.Registry})),
 		actor.WithSupervisor(strategy))
 }
@@ -96,7 +97,9 @@ func (v *vnodesActor) spawn(ctx actor.Context, partitions []dynamo.Partition) {
 		}
 	}
 	for _, p := range fresh {
-		if _, err := ctx.SpawnNamed(newVnode(v.s, p), vnodeName(p)); err != nil {
+		after := v.again[vnodeName(p)]
+		delete(v.again, vnodeName(p))
+		if _, err := ctx.SpawnNamed(newVnode(v.s, p, after), vnodeName(p)); err != nil {
 			v.s.vnodeDown(p, "start", err)
 			v.s.vnodes.gone(vnodeName(p), "start: "+err.Error())
 		}

@@ -49,6 +49,9 @@ func (f *Failures) List(limit int) (out []Failure, more uint64) {
 	return out, f.lost + uint64(len(f.all)-len(out))
 }
 
+// Ordered notes that an actor ends or fails because of an order.
+func (f *Failures) Ordered(actor string, order *Order) { f.add(actor, order.Error()) }
+
 func (f *Failures) add(by, text string) {
 	if len(text) > maxFailureText {
 		text = strings.ToValidUTF8(text[:maxFailureText], "")
@@ -72,10 +75,23 @@ func (f *Failures) add(by, text string) {
 func (f *Failures) Watch(system *actor.ActorSystem) (stop func()) {
 	subscription := system.EventStream.Subscribe(func(event any) {
 		if e, ok := event.(*actor.SupervisorEvent); ok {
-			f.add(e.Child.GetId(), fmt.Sprintf("panicked: %v; %s", e.Reason, consequence(e.Directive)))
+			f.add(e.Child.GetId(), whatFailed(e))
 		}
 	})
 	return func() { system.EventStream.Unsubscribe(subscription) }
+}
+
+// whatFailed says why an actor failed, and what its supervisor did. That one restarts it which was
+// told to goes without saying.
+func whatFailed(e *actor.SupervisorEvent) string {
+	order, told := e.Reason.(*Order)
+	switch {
+	case told && e.Directive == actor.RestartDirective:
+		return order.Error()
+	case told:
+		return order.Error() + "; " + consequence(e.Directive)
+	}
+	return fmt.Sprintf("panicked: %v; %s", e.Reason, consequence(e.Directive))
 }
 
 func consequence(d actor.Directive) string {

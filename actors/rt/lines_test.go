@@ -59,12 +59,17 @@ func TestLines(t *testing.T) {
 func TestFail(t *testing.T) {
 	system, registry := newSystem(t), NewRegistry()
 	pid, got := probe(t, system, MailboxOptions{Registry: registry, Failed: func(_ *actor.PID, m any) { t.Errorf("%T had failed", m) }}, actor.WithGuardian(RestartWithLimit(10, time.Minute, nil)))
-	if !registry.Fail(pid.Id, "wanted") || registry.Fail("nobody", "wanted") {
+	order := &Order{"restarted", "me"}
+	if !registry.Fail(pid.Id, order) || registry.Fail("nobody", order) {
 		t.Error("which actors there are is not known")
 	}
 	eventually(t, "restarted", func() bool { s, _ := registry.Find(pid.Id); return s.Restarts == 1 && !s.Suspended })
-	if s, _ := registry.Find(pid.Id); s.LastPanic == nil || s.LastPanic.Reason != "wanted" || s.LastPanic.Message != nil {
+	if s, _ := registry.Find(pid.Id); s.LastPanic == nil || s.LastPanic.Reason != order || s.LastPanic.Message != nil || s.LastPanic.Stack != "" {
 		t.Errorf("it has failed with %+v", s.LastPanic)
+	}
+	kind := registry.Kinds()[0]
+	if kind.Restarts != 1 || kind.Panics != 0 {
+		t.Errorf("an order counts as %+v", kind)
 	}
 	system.Root.Send(pid, number(1))
 	eventually(t, "it goes on", func() bool { return len(users(got.list())) == 1 })

@@ -35,6 +35,7 @@ func NewMailbox(options MailboxOptions) actor.MailboxProducer {
 	options = options.withDefaults()
 	return func() actor.Mailbox {
 		m := &mailbox{options: &options, born: time.Now()}
+		m.follow(options.After)
 		m.system = m.first[:0]
 		m.user.init()
 		return m
@@ -179,6 +180,7 @@ func (m *mailbox) RegisterHandlers(invoker actor.MessageInvoker, dispatcher acto
 		m.mu.Unlock()
 		m.process, _ = self.ActorSystem().ProcessRegistry.GetLocal(self.Self().Id)
 		m.options.Registry.add(self, m)
+		m.countFollower()
 	}
 }
 
@@ -258,13 +260,12 @@ func (m *mailbox) escalate() {
 	failed := m.current
 	m.current = nil
 	inner, _ := unwrap(failed)
-	m.lastPanic.Store(&Panic{
-		Reason:  reason,
-		Stack:   string(debug.Stack()),
-		Message: reflect.TypeOf(inner),
-		At:      time.Now(),
-	})
-	m.totals().panics.Add(1)
+	if order, told := reason.(*Order); told {
+		m.lastPanic.Store(failureBy(order))
+	} else {
+		m.lastPanic.Store(&Panic{Reason: reason, Stack: string(debug.Stack()), Message: reflect.TypeOf(inner), At: time.Now()})
+		m.totals().panics.Add(1)
+	}
 	m.invoker.EscalateFailure(reason, failed)
 	m.tellFailed(failed)
 	m.clearBatch()
@@ -346,7 +347,7 @@ func (m *mailbox) runControl() {
 		m.visit(v)
 		return
 	case *failNow:
-		panic(v.reason) // see escalate
+		panic(v.order) // see escalate
 	}
 	if !m.drop(&e) {
 		m.invoke(e.message)

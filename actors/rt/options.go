@@ -69,6 +69,9 @@ type MailboxOptions struct {
 	Batch int
 	// Registry lists the mailbox while its actor lives; nil lists it nowhere.
 	Registry *Registry
+	// After is how the actor was that this one takes the place of because it was killed: the
+	// restarts, which include this one, and the failure are taken over. nil: there was none.
+	After *Stats
 	// Brief: the actor lives for one request and is never restarted. To be listed costs it
 	// no lock and no memory; when too many live at once, it is not.
 	Brief bool

@@ -11,11 +11,11 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 )
 
-// Panic is the last failure of an actor.
+// Panic is the last failure of an actor, or an order to fail or end.
 type Panic struct {
-	// Reason is the value the actor panicked with.
+	// Reason is the value the actor panicked with, or the *Order.
 	Reason any
-	// Stack is the goroutine's stack at that moment.
+	// Stack is the goroutine's stack at that moment; empty with an order, which has no place.
 	Stack string
 	// Message is the type of what was being handled; nil if nothing was.
 	Message reflect.Type
@@ -33,7 +33,8 @@ type Stats struct {
 	Queued, Control, Bytes int
 	// Processed, Shed and Expired count messages since the actor was spawned.
 	Processed, Shed, Expired uint64
-	// Restarts counts what the supervisor ordered.
+	// Restarts counts what the supervisor ordered, and how often one of its name was killed
+	// and started again.
 	Restarts uint64
 	// Age is for how long the actor has been there; a restart does not end it.
 	Age time.Duration

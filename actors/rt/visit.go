@@ -30,19 +30,3 @@ func (m *mailbox) visit(v *Visit) {
 	}()
 	v.Look(m.self.Actor())
 }
-
-// failNow has an actor fail as if it had panicked. As with a visit, no actor handles it.
-type failNow struct{ reason any }
-
-// RuntimeControl lets it overtake: an operator wants it now.
-func (*failNow) RuntimeControl() {}
-
-// Fail has an actor fail with a reason when its turn comes: its supervisor decides what comes
-// of it. It is false if there is no such actor.
-func (r *Registry) Fail(id string, reason any) bool {
-	e, ok := r.find(id)
-	if ok {
-		e.PostUserMessage(&failNow{reason})
-	}
-	return ok
-}

@@ -67,7 +67,7 @@ var actorInstruments = []instrument{
 	perKind("dynactor_mailbox_handled_total", counter, "Messages handled; not counted of actors of a single request.", func(k rt.KindStats) float64 { return float64(k.Processed) }),
 	perKind("dynactor_mailbox_shed_total", counter, "Messages refused because the mailbox was full or its actor gone.", func(k rt.KindStats) float64 { return float64(k.Shed) }),
 	perKind("dynactor_mailbox_expired_total", counter, "Messages dropped because their time was over.", func(k rt.KindStats) float64 { return float64(k.Expired) }),
-	perKind("dynactor_actor_restarts_total", counter, "Restarts of actors by their supervisor.", func(k rt.KindStats) float64 { return float64(k.Restarts) }),
-	perKind("dynactor_actor_failures_total", counter, "Panics of actors, also of those that were not restarted.", func(k rt.KindStats) float64 { return float64(k.Panics) }),
+	perKind("dynactor_actor_restarts_total", counter, "Restarts of actors by their supervisor, and new starts of those that an operator has killed.", func(k rt.KindStats) float64 { return float64(k.Restarts) }),
+	perKind("dynactor_actor_failures_total", counter, "Panics of actors, also of those that were not restarted, without those that an operator restarts.", func(k rt.KindStats) float64 { return float64(k.Panics) }),
 	one("dynactor_timers_armed", gauge, "Timers that are armed.", func(l *look) float64 { return float64(l.figures.Timers) }),
 }

@@ -25,7 +25,7 @@ var lessons = map[string]lesson{
 	"watch":   {"As inspect, again each second. What has changed since is marked. Ctrl-C ends it.", "watch coordinator on n1"},
 	"top": {"The actors of all nodes that have most to do: by messages handled a second, by messages that wait, or by how long the oldest waits. " +
 		"Those that are stuck come first. At a terminal it fills the screen: r, w and o sort, q ends it.", "top waiting"},
-	"errors": {"What went wrong since the nodes have started, latest first: the last 256 of each. An actor that failed says what its supervisor did.", "errors on n3"},
+	"errors": {"What went wrong since the nodes have started, latest first: the last 256 of each. An actor that failed says what its supervisor did, one that was restarted or killed by whom.", "errors on n3"},
 	"logs":   {"The last lines of each node's log, and then what comes, by time. Nodes keep 1000 lines for this. With set log-level debug more is logged. Ctrl-C ends it.", "logs on n2"},
 	"trace": {"Carries out a get, or a put that replaces the values that are there, and shows from top to bottom what happened when at which node. " +
 		"In parentheses is what a replica's time went for: it waited for its turn, was in it, waited for a reader of the store, was in the store, was on the way. " +

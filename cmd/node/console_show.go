@@ -181,7 +181,11 @@ func outside(a client.Actor) client.List {
 		{Name: "refused", Value: number(a.Shed)}, {Name: "expired", Value: number(a.Expired)}, {Name: "restarts", Value: number(a.Restarts)},
 	}
 	if p := a.Panic; p != nil {
-		fields = append(fields, client.Field{Name: "last failure", Value: fmt.Sprintf("%s ago, at a %s: %s", span(p.Ago), cmp.Or(p.Message, "start or end"), p.Reason)})
+		at := ", at a " + cmp.Or(p.Message, "start or end")
+		if p.Stack == "" { // it was told to
+			at = ""
+		}
+		fields = append(fields, client.Field{Name: "last failure", Value: fmt.Sprintf("%s ago%s: %s", span(p.Ago), at, p.Reason)})
 	}
 	return client.List{Fields: fields}
 }
@@ -195,7 +199,7 @@ func showInspection(w io.Writer, node string, i client.Inspection) error {
 	if i.NoAnswer != "" {
 		fmt.Fprintf(t, "  no answer:\t%s\n", safe(i.NoAnswer))
 	}
-	if err := t.Flush(); err != nil || i.Panic == nil {
+	if err := t.Flush(); err != nil || i.Panic == nil || i.Panic.Stack == "" {
 		return err
 	}
 	fmt.Fprintln(w, "\n  where it failed:")
