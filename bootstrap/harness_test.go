@@ -49,6 +49,13 @@ func (l *testLog) String() string {
 	return l.buf.String()
 }
 
+// reset forgets what was written.
+func (l *testLog) reset() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.buf.Reset()
+}
+
 // testNode is a node under test and its log.
 type testNode struct {
 	*Node

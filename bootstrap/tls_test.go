@@ -67,10 +67,13 @@ func (a *authority) save(name, kind string, der []byte) string {
 }
 
 // issue writes the certificate and key of a node.
-func (a *authority) issue(node string) (cert, key string) {
+func (a *authority) issue(node string) (cert, key string) { return a.sign("node." + node) }
+
+// sign writes a certificate for a DNS name, and its key.
+func (a *authority) sign(name string) (cert, key string) {
 	a.t.Helper()
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: node}, DNSNames: []string{"node." + node},
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
@@ -83,7 +86,7 @@ func (a *authority) issue(node string) (cert, key string) {
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	return a.save(node+".pem", "CERTIFICATE", der), a.save(node+".key", "EC PRIVATE KEY", raw)
+	return a.save(name+".pem", "CERTIFICATE", der), a.save(name+".key", "EC PRIVATE KEY", raw)
 }
 
 // secure gives a node files for its own name, or for another one.
