@@ -186,7 +186,7 @@ func (x *exchange) over() {
 	}
 	if slow {
 		x.s.slow.add(x.plan.arrived, messages.SlowRequest{
-			Bucket: quotedShort(x.plan.key.Bucket), Key: quotedShort(x.plan.key.Name), Partition: uint32(x.plan.partition), Client: x.plan.client.GetAddress(),
+			ID: x.self.GetId(), Bucket: quotedShort(x.plan.key.Bucket), Key: quotedShort(x.plan.key.Name), Partition: uint32(x.plan.partition), Client: x.plan.client.GetAddress(),
 			Took: x.took, Outcome: x.outcome, Timeline: t,
 		})
 	}

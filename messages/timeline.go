@@ -110,6 +110,8 @@ func (k StepKind) String() string {
 
 // SlowRequest is a request that took long.
 type SlowRequest struct {
+	// ID is the name of the actor that has carried it out.
+	ID string
 	// Bucket and Key are quoted, and maybe cut.
 	Bucket, Key string
 	Partition   uint32
@@ -188,7 +190,7 @@ func FromSlow(all []SlowRequest) *SlowRequestsReply {
 	out := &SlowRequestsReply{}
 	for _, r := range all[:min(len(all), MaxSlow)] {
 		out.Requests = append(out.Requests, &SlowRequestRecord{
-			Bucket: cut(r.Bucket, MaxSlowKey), Key: cut(r.Key, MaxSlowKey), Partition: r.Partition, Client: cut(r.Client, MaxActorName), TookUs: micros(r.Took),
+			Id: cut(r.ID, MaxActorName), Bucket: cut(r.Bucket, MaxSlowKey), Key: cut(r.Key, MaxSlowKey), Partition: r.Partition, Client: cut(r.Client, MaxActorName), TookUs: micros(r.Took),
 			AgoUs: micros(r.Ago), Outcome: cut(r.Outcome, MaxActorName), Timeline: FromTimeline(r.Timeline),
 		})
 	}
@@ -205,7 +207,7 @@ func ToSlow(m *SlowRequestsReply) ([]SlowRequest, error) {
 	}
 	var out []SlowRequest
 	for _, w := range m.GetRequests() {
-		for _, s := range []string{w.GetBucket(), w.GetKey(), w.GetClient(), w.GetOutcome()} {
+		for _, s := range []string{w.GetId(), w.GetBucket(), w.GetKey(), w.GetClient(), w.GetOutcome()} {
 			if len(s) > max(MaxSlowKey, MaxActorName) {
 				return nil, fmt.Errorf("%w: a text of %d bytes", ErrBounds, len(s))
 			}
@@ -215,7 +217,7 @@ func ToSlow(m *SlowRequestsReply) ([]SlowRequest, error) {
 			return nil, err
 		}
 		r := SlowRequest{
-			Bucket: w.GetBucket(), Key: w.GetKey(), Partition: w.GetPartition(), Client: w.GetClient(), Took: toDuration(w.GetTookUs()),
+			ID: w.GetId(), Bucket: w.GetBucket(), Key: w.GetKey(), Partition: w.GetPartition(), Client: w.GetClient(), Took: toDuration(w.GetTookUs()),
 			Ago: toDuration(w.GetAgoUs()), Outcome: w.GetOutcome(),
 		}
 		if t != nil {

@@ -29,7 +29,7 @@ func TestTimeline(t *testing.T) {
 	if none, err := ToTimeline(nil); none != nil || err != nil {
 		t.Errorf("of no timeline came %v, %v", none, err)
 	}
-	slow := []SlowRequest{{Bucket: `"b"`, Key: `"k"`, Partition: 7, Client: "c", Took: time.Second, Ago: time.Minute, Outcome: "done", Timeline: want}, {}}
+	slow := []SlowRequest{{ID: "get/1", Bucket: `"b"`, Key: `"k"`, Partition: 7, Client: "c", Took: time.Second, Ago: time.Minute, Outcome: "done", Timeline: want}, {}}
 	if got, err := ToSlow(sent(t, FromSlow(slow))); err != nil || !reflect.DeepEqual(got, slow) {
 		t.Errorf("got  %+v, %v\nwant %+v", got, err, slow)
 	}
@@ -67,7 +67,7 @@ func TestLongTimelinesAreCut(t *testing.T) {
 		deep = Timeline{Steps: []Step{{Inner: &inner}}}
 	}
 	slow := make([]SlowRequest, MaxSlow+1)
-	slow[0] = SlowRequest{Bucket: long, Key: long, Client: long, Outcome: long, Took: -1, Ago: math.MaxInt64, Timeline: wide}
+	slow[0] = SlowRequest{ID: long, Bucket: long, Key: long, Client: long, Outcome: long, Took: -1, Ago: math.MaxInt64, Timeline: wide}
 	slow[1].Timeline = deep
 	got, err := ToSlow(sent(t, FromSlow(slow)))
 	if err != nil || len(got) != MaxSlow {
@@ -103,7 +103,7 @@ func TestHostileTimelines(t *testing.T) {
 			t.Errorf("slow request, %s: %+v, %v", name, got, err)
 		}
 	}
-	for name, m := range map[string]*SlowRequestRecord{"bucket": {Bucket: long}, "key": {Key: long}, "client": {Client: long}, "outcome": {Outcome: long}} {
+	for name, m := range map[string]*SlowRequestRecord{"id": {Id: long}, "bucket": {Bucket: long}, "key": {Key: long}, "client": {Client: long}, "outcome": {Outcome: long}} {
 		if got, err := ToSlow(&SlowRequestsReply{Requests: []*SlowRequestRecord{m}}); !errors.Is(err, ErrBounds) {
 			t.Errorf("%s: %+v, %v", name, got, err)
 		}

@@ -327,8 +327,10 @@ type SlowRequestRecord struct {
 	TookUs uint64 `protobuf:"varint,5,opt,name=took_us,json=tookUs,proto3" json:"took_us,omitempty"`
 	AgoUs  uint64 `protobuf:"varint,6,opt,name=ago_us,json=agoUs,proto3" json:"ago_us,omitempty"`
 	// "done", or why not.
-	Outcome       string          `protobuf:"bytes,7,opt,name=outcome,proto3" json:"outcome,omitempty"`
-	Timeline      *TimelineRecord `protobuf:"bytes,8,opt,name=timeline,proto3" json:"timeline,omitempty"`
+	Outcome  string          `protobuf:"bytes,7,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	Timeline *TimelineRecord `protobuf:"bytes,8,opt,name=timeline,proto3" json:"timeline,omitempty"`
+	// The name of the actor that has carried it out.
+	Id            string `protobuf:"bytes,9,opt,name=id,proto3" json:"id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -419,6 +421,13 @@ func (x *SlowRequestRecord) GetTimeline() *TimelineRecord {
 	return nil
 }
 
+func (x *SlowRequestRecord) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
 var File_messages_trace_proto protoreflect.FileDescriptor
 
 const file_messages_trace_proto_rawDesc = "" +
@@ -447,7 +456,7 @@ const file_messages_trace_proto_rawDesc = "" +
 	"\n" +
 	"timeout_ms\x18\x02 \x01(\rR\ttimeoutMs\"U\n" +
 	"\x11SlowRequestsReply\x12@\n" +
-	"\brequests\x18\x01 \x03(\v2$.dynactor.messages.SlowRequestRecordR\brequests\"\xfc\x01\n" +
+	"\brequests\x18\x01 \x03(\v2$.dynactor.messages.SlowRequestRecordR\brequests\"\x8c\x02\n" +
 	"\x11SlowRequestRecord\x12\x16\n" +
 	"\x06bucket\x18\x01 \x01(\tR\x06bucket\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x1c\n" +
@@ -456,7 +465,8 @@ const file_messages_trace_proto_rawDesc = "" +
 	"\atook_us\x18\x05 \x01(\x04R\x06tookUs\x12\x15\n" +
 	"\x06ago_us\x18\x06 \x01(\x04R\x05agoUs\x12\x18\n" +
 	"\aoutcome\x18\a \x01(\tR\aoutcome\x12=\n" +
-	"\btimeline\x18\b \x01(\v2!.dynactor.messages.TimelineRecordR\btimelineB'Z%github.com/dynactor/dynactor/messagesb\x06proto3"
+	"\btimeline\x18\b \x01(\v2!.dynactor.messages.TimelineRecordR\btimeline\x12\x0e\n" +
+	"\x02id\x18\t \x01(\tR\x02idB'Z%github.com/dynactor/dynactor/messagesb\x06proto3"
 
 var (
 	file_messages_trace_proto_rawDescOnce sync.Once

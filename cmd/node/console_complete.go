@@ -79,14 +79,22 @@ func argumentChoices(x *consoleSession, ctx context.Context, c consoleCommand, b
 		out = commandChoices()
 	case (strings.HasPrefix(c.args, "ACTOR") || c.name == "actors") && n == 0:
 		out = append(out, actorChoices(x, ctx)...)
-	case at("top", 0):
+	case c.name == "top":
 		for _, o := range orders {
 			out = append(out, choice{o.name, "sort by it"})
 		}
+		out = append(out, choice{topConsole, "show consoles, too"})
 	case at("trace", 0):
 		out = []choice{{"get", "read the key"}, {"put", "replace the values of the key"}}
 	case at("requests", 0):
 		out = []choice{{"--slow", "the slowest of the last five minutes"}}
+	case at("requests", 1):
+		out = append(out, choice{"--limit", "how many"}, choice{"--id", "what happened to one"})
+	case at("requests", 2):
+		out = nil // a number
+		if before[1].text == "--id" {
+			out = slowChoices(x, ctx)
+		}
 	case at("key", 0), at("bucket", 1), at("trace", 1):
 		out = bucketChoices(x, ctx)
 	case at("bucket", 0):
@@ -139,6 +147,14 @@ func actorChoices(x *consoleSession, ctx context.Context) (out []choice) {
 		}
 	}
 	slices.SortFunc(out, func(a, b choice) int { return strings.Compare(a.word, b.word) })
+	return out
+}
+
+func slowChoices(x *consoleSession, ctx context.Context) (out []choice) {
+	all, _ := x.slowest(ctx, "", shownSlow)
+	for _, r := range all {
+		out = append(out, choice{asWord(r.ID), span(r.Took) + " " + safe(r.Kind) + " of " + safe(r.Key)})
+	}
 	return out
 }
 

@@ -24,13 +24,14 @@ var lessons = map[string]lesson{
 	"inspect": {"First what is seen from outside, then what the actor says of itself. One that does not answer within a second is stuck, or has much to do: the first part says which.", "inspect vnode/3 on n1"},
 	"watch":   {"As inspect, again each second. What has changed since is marked. Ctrl-C ends it.", "watch coordinator on n1"},
 	"top": {"The actors of all nodes that have most to do: by messages handled a second, by messages that wait, or by how long the oldest waits. " +
-		"Those that are stuck come first. At a terminal it fills the screen: r, w and o sort, q ends it.", "top waiting"},
+		"Those that are stuck come first. The actors named console, which answer this, are shown only with the word console. At a terminal it fills the screen: r, w and o sort, q ends it.", "top waiting"},
 	"errors": {"What went wrong since the nodes have started, latest first: the last 256 of each. An actor that failed says what its supervisor did, one that was restarted or killed by whom.", "errors on n3"},
 	"logs":   {"The last lines of each node's log, and then what comes, by time. Nodes keep 1000 lines for this. With set log-level debug more is logged. Ctrl-C ends it.", "logs on n2"},
 	"trace": {"Carries out a get, or a put that replaces the values that are there, and shows from top to bottom what happened when at which node. " +
 		"In parentheses is what a replica's time went for: it waited for its turn, was in it, waited for a reader of the store, was in the store, was on the way. " +
 		"Values are not kept. Words with spaces or other bytes stand in double quotes.", `trace put default "a key\x00" bread`},
-	"requests":   {"Each node keeps the slowest requests that it has coordinated in the last five minutes, with what happened to each. The slowest of all nodes are shown, slowest first.", "requests --slow on n1"},
+	"requests": {"Each node keeps the slowest requests that it has coordinated in the last five minutes, with what happened to each. The slowest of all nodes are shown, slowest first, 20 unless --limit says otherwise. " +
+		"SLOWEST STEP is what the client waited for longest. --id shows one from top to bottom; its id is the name of the actor that has carried it out, which the log has, too. JSON has all that nodes keep, with what happened.", "requests --slow --limit 50 on n1"},
 	"hints":      {"A write for a node that cannot be reached is kept by another one, as a hint, and handed over later (hinted handoff).", "hints"},
 	"transfers":  {"Partitions that are filled after the ring has changed or a disk was lost, hints that are handed over, and what lies where it does not belong.", "transfers"},
 	"aae":        {"Anti-entropy compares each two replicas in the background, and mends what differs. The pair that was not compared for longest is named below. node cluster repair compares now.", "aae"},

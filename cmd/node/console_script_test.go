@@ -68,7 +68,7 @@ func masked(s string) string {
 
 // TestConsoleScripts is every command against a real cluster, as testdata/console.txt has it:
 //
-//	console [loose] [timeline] [grep=TEXT] [head=N]   a command of the console on each line; its text
+//	console [loose] [timeline] [slow] [grep=TEXT] [head=N]   a command of the console on each line; its text
 //	node                                              an argument of the program on each line
 //
 // Refresh it with -rewrite, and read the difference.
@@ -95,6 +95,9 @@ func TestConsoleScripts(t *testing.T) {
 		if d.HasArg("timeline") {
 			out = anyOrder(out)
 		}
+		if d.HasArg("slow") {
+			out = slowestIs.ReplaceAllString(out, "  N  STEP  n1  put/ID")
+		}
 		return part(t, d, out)
 	})
 	for _, c := range consoleCommands() {
@@ -106,6 +109,9 @@ func TestConsoleScripts(t *testing.T) {
 
 // anyNode and spentOn differ from one timeline to the next.
 var anyNode, spentOn = regexp.MustCompile(`\bn\d\b`), regexp.MustCompile(` \((waited|turn|reader|store|on the way) .*\)`)
+
+// slowestIs differs from one request to the next.
+var slowestIs = regexp.MustCompile(`  N  \S.*  n1  put/[0-9a-z]+`)
 
 // anyOrder hides who coordinated, what replicas' time went for, and which answer came first.
 func anyOrder(out string) string {

@@ -45,25 +45,44 @@ type topLook struct {
 	err  error
 }
 
-// top shows the actors that have most to do: on the whole screen, or once where there is none.
-func (x *consoleSession) top(ctx context.Context, args []string, on string) (shown, error) {
-	order := 0
-	if len(args) == 1 {
-		if order = slices.IndexFunc(orders, func(o struct {
+// topConsole is the actor that answers consoles. It is left out unless it is asked for, as it works
+// just now on the answer: it would always be among the first.
+const topConsole = "console"
+
+// toTop reads what top takes: an order, and whether consoles are wanted, too.
+func toTop(args []string) (order int, consoles bool, err error) {
+	ordered := false
+	for _, arg := range args {
+		i := slices.IndexFunc(orders, func(o struct {
 			name string
 			by   client.By
 		}) bool {
-			return o.name == args[0]
-		}); order < 0 {
-			return shown{}, usageError("usage: top [rate|waiting|oldest] [on NODE]")
+			return o.name == arg
+		})
+		switch {
+		case arg == topConsole && !consoles:
+			consoles = true
+		case i >= 0 && !ordered:
+			order, ordered = i, true
+		default:
+			return 0, false, usageError("usage: top [rate|waiting|oldest] [console] [on NODE]")
 		}
 	}
-	first := x.busiest(ctx, orders[order].by, on)
+	return order, consoles, nil
+}
+
+// top shows the actors that have most to do: on the whole screen, or once where there is none.
+func (x *consoleSession) top(ctx context.Context, args []string, on string) (shown, error) {
+	order, consoles, err := toTop(args)
+	if err != nil {
+		return shown{}, err
+	}
+	first := x.busiest(ctx, orders[order].by, on, consoles)
 	if first.err != nil && len(first.rows) == 0 {
 		return shown{}, first.err
 	}
 	if isTerminal(x.out) && isTerminal(x.in) && !x.json {
-		m := &topModel{x: x, on: on, order: order, look: first, height: 24, width: 80}
+		m := &topModel{x: x, on: on, consoles: consoles, order: order, look: first, height: 24, width: 80}
 		_, err := tea.NewProgram(m, tea.WithContext(x.whole), tea.WithInput(x.in), tea.WithOutput(x.out)).Run()
 		if errors.Is(err, tea.ErrInterrupted) || x.whole.Err() != nil {
 			err = nil
@@ -76,7 +95,7 @@ func (x *consoleSession) top(ctx context.Context, args []string, on string) (sho
 	case <-ctx.Done():
 		return shown{}, ctx.Err()
 	}
-	look := x.busiest(ctx, orders[order].by, on)
+	look := x.busiest(ctx, orders[order].by, on, consoles)
 	rows := []busyJSON{}
 	for _, r := range look.rows {
 		rows = append(rows, busyJSON{actorForScripts(r.node, r.Actor), r.Rate})
@@ -84,21 +103,23 @@ func (x *consoleSession) top(ctx context.Context, args []string, on string) (sho
 	return shown{rows, func(w io.Writer) error { return showBusy(w, look.rows) }}, look.err
 }
 
-// busiest asks all nodes, or one.
-func (x *consoleSession) busiest(ctx context.Context, by client.By, on string) (out topLook) {
+// busiest asks all nodes, or one, for the actors that have most to do, with consoles or without.
+func (x *consoleSession) busiest(ctx context.Context, by client.By, on string, consoles bool) (out topLook) {
 	type busy struct {
 		some []client.Busy
 		all  int
 	}
 	nodes, said, err := each(x, ctx, on, func(node string) (busy, error) {
-		some, all, err := x.client.Cluster().Busiest(ctx, node, by, topRows)
+		some, all, err := x.client.Cluster().Busiest(ctx, node, by, topRows+1) // one may be left out
 		return busy{some, all}, err
 	})
 	out.err = err
 	for _, node := range nodes {
 		out.all += said[node].all
 		for _, b := range said[node].some {
-			out.rows = append(out.rows, busyRow{node, b})
+			if consoles || b.Name != topConsole {
+				out.rows = append(out.rows, busyRow{node, b})
+			}
 		}
 	}
 	slices.SortStableFunc(out.rows, func(a, b busyRow) int { return by.Compare(&a.Busy, &b.Busy) })
@@ -122,6 +143,7 @@ func showBusy(w io.Writer, rows []busyRow) error {
 type topModel struct {
 	x             *consoleSession
 	on            string
+	consoles      bool
 	order         int
 	look          topLook
 	height, width int
@@ -139,11 +161,11 @@ func (m *topModel) wait() tea.Cmd {
 
 // ask looks again, away from the screen's goroutine.
 func (m *topModel) ask() tea.Cmd {
-	by, on, x := orders[m.order].by, m.on, m.x
+	by, on, consoles, x := orders[m.order].by, m.on, m.consoles, m.x
 	return func() tea.Msg {
 		ctx, cancel := context.WithTimeout(x.whole, x.limit)
 		defer cancel()
-		return x.busiest(ctx, by, on)
+		return x.busiest(ctx, by, on, consoles)
 	}
 }
 

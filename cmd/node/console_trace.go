@@ -1,11 +1,9 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -128,6 +126,17 @@ func length(t client.Timeline) time.Duration {
 // offset is a time in ms, so that they stand below each other.
 func offset(d time.Duration) string { return fmt.Sprintf("%8.3f ms", float64(d.Microseconds())/1000) }
 
+// partOf is a part of the time that a step took at a replica.
+type partOf struct {
+	name string
+	took time.Duration
+}
+
+// partsOf are the parts in the order in which they come.
+func partsOf(p client.Spent) []partOf {
+	return []partOf{{"waited", p.Waited}, {"turn", p.Turn}, {"reader", p.Reader}, {"store", p.Store}}
+}
+
 // stepText says what happened, after the node was asked at a time.
 func stepText(s client.Step, asked map[string]time.Duration) string {
 	out := s.What.String()
@@ -143,10 +152,7 @@ func stepText(s client.Step, asked map[string]time.Duration) string {
 	if p := s.Spent; p != (client.Spent{}) {
 		var parts []string
 		at, known := asked[s.Node]
-		for _, part := range []struct {
-			name string
-			took time.Duration
-		}{{"waited", p.Waited}, {"turn", p.Turn}, {"reader", p.Reader}, {"store", p.Store}} {
+		for _, part := range partsOf(p) {
 			if part.took > 0 {
 				parts = append(parts, part.name+" "+span(part.took))
 			}
@@ -157,63 +163,4 @@ func stepText(s client.Step, asked map[string]time.Duration) string {
 		out += " (" + strings.Join(parts, ", ") + ")"
 	}
 	return out
-}
-
-// slowJSON is a slow request for scripts.
-type slowJSON struct {
-	Bucket    string       `json:"bucket"`
-	Key       string       `json:"key"`
-	Partition uint32       `json:"partition"`
-	Client    string       `json:"client"`
-	TookUS    int64        `json:"took_us"`
-	AgoUS     int64        `json:"ago_us"`
-	Outcome   string       `json:"outcome"`
-	Timeline  timelineJSON `json:"timeline"`
-}
-
-// shownSlow is how many slow requests are shown.
-const shownSlow = 10
-
-func (x *consoleSession) requests(ctx context.Context, args []string, on string) (shown, error) {
-	if args[0] != "--slow" {
-		return shown{}, usageError("usage: requests --slow [on NODE]")
-	}
-	nodes, said, err := each(x, ctx, on, func(node string) ([]client.SlowRequest, error) {
-		return x.client.Cluster().SlowRequests(ctx, node, shownSlow)
-	})
-	if len(nodes) == 0 {
-		return shown{}, err
-	}
-	type slow struct {
-		node string
-		client.SlowRequest
-	}
-	var all []slow
-	for _, node := range nodes {
-		for _, r := range said[node] {
-			all = append(all, slow{node, r})
-		}
-	}
-	slices.SortStableFunc(all, func(a, b slow) int { return cmp.Compare(b.Took, a.Took) })
-	all = all[:min(len(all), shownSlow)]
-	rows := []slowJSON{}
-	for _, r := range all {
-		rows = append(rows, slowJSON{r.Bucket, r.Key, r.Partition, r.Client, r.Took.Microseconds(), r.Ago.Microseconds(), r.Outcome, timelineForScripts(r.node, r.Timeline)})
-	}
-	return shown{rows, func(w io.Writer) error {
-		if len(all) == 0 {
-			_, err := fmt.Fprintln(w, "No requests in the last minutes.")
-			return err
-		}
-		for i, r := range all {
-			if i > 0 {
-				fmt.Fprintln(w)
-			}
-			fmt.Fprintf(w, "%s %s of %s in bucket %s, partition %d, %s ago: %s\n", span(r.Took), safe(r.Kind), safe(r.Key), safe(r.Bucket), r.Partition, span(r.Ago), safe(r.Outcome))
-			if err := showTimeline(w, r.node, r.Timeline); err != nil {
-				return err
-			}
-		}
-		return nil
-	}}, err
 }

@@ -35,14 +35,9 @@ func TestTrace(t *testing.T) {
 	if got := must(t, "", append([]string{"get"}, append(at, "--bucket=carts", "alice")...)...); !strings.Contains(got, "milk") {
 		t.Errorf("traced puts have left %s", got)
 	}
-	out = must(t, "", console("requests --slow", "requests --slow on n2")...)
-	for _, want := range []string{` put of "alice" in bucket "carts", partition `, " ago: done\n", "AT NODE", "n1 ", "ended"} {
-		if !strings.Contains(out, want) {
-			t.Errorf("no %q in\n%s", want, out)
-		}
-	}
-	if strings.Contains(out, "bread") || strings.Contains(out, "milk") {
-		t.Errorf("values are shown:\n%s", out)
+	out = must(t, "", append(console("requests --slow"), "--json")...)
+	if strings.Count(out, `\"alice\"`) < 3 || strings.Contains(out, "bread") || strings.Contains(out, "milk") {
+		t.Errorf("traced requests are not among the slow ones, or values are shown:\n%s", out)
 	}
 	d := json.NewDecoder(strings.NewReader(must(t, "", append(console("trace put carts bob 1", "requests --slow"), "--json")...)))
 	d.DisallowUnknownFields()
@@ -62,12 +57,11 @@ func TestTrace(t *testing.T) {
 	if durable < 0 {
 		t.Errorf("no replica says what its time went for: %+v", put.Steps[1].Inner.Steps)
 	}
-	if len(slow) == 0 || len(slow) > shownSlow || slow[0].TookUS < slow[len(slow)-1].TookUS || len(slow[0].Timeline.Steps) == 0 {
+	if len(slow) == 0 || slow[0].TookUS < slow[len(slow)-1].TookUS || len(slow[0].Timeline.Steps) == 0 {
 		t.Errorf("%+v", slow)
 	}
 	for line, want := range map[string]string{
-		"trace": "usage: trace", "trace get carts": "usage: trace get", "trace delete carts alice": "usage: trace get", "trace put carts alice": "usage: trace get", "requests": "usage: requests --slow",
-		"requests --fast": "usage: requests --slow",
+		"trace": "usage: trace", "trace get carts": "usage: trace get", "trace delete carts alice": "usage: trace get", "trace put carts alice": "usage: trace get",
 	} {
 		if r := node(t, "", console(line)...); r.code != exitUsage || !strings.Contains(r.err, want) {
 			t.Errorf("%q: %+v", line, r)
