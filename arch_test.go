@@ -98,7 +98,7 @@ var imports = map[string]rule{
 			"github.com/alecthomas/kong", "github.com/alecthomas/kong-yaml", "github.com/HdrHistogram/hdrhistogram-go",
 			"github.com/vbauerster/mpb", "golang.org/x/term", "golang.org/x/sys", "github.com/willabides/kongplete",
 			"github.com/posener/complete", "gopkg.in/yaml.v3", "github.com/jotaen/kong-completion",
-			"charm.land/bubbletea/v2", "github.com/reeflective/readline",
+			"charm.land/bubbletea/v2", "github.com/charmbracelet/x/ansi", "github.com/reeflective/readline",
 		},
 	},
 	"test": {

@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"text/tabwriter"
+	"strings"
 )
 
 // lesson teaches one command.
@@ -62,8 +62,7 @@ func (x *consoleSession) help(_ context.Context, args []string, _ string) (shown
 		}
 		l := lessons[c.name]
 		return shown{[]helpJSON{{c.name, c.args, c.help, l.text, l.example}}, func(w io.Writer) error {
-			_, err := fmt.Fprintf(w, "%s %s\n  %s\n\n%s\n\nExample: %s\n", c.name, c.args, c.help, l.text, l.example)
-			return err
+			return say(w, fmt.Sprintf("%s %s\n  %s\n\n%s\n\nExample: %s", c.name, c.args, c.help, l.text, l.example))
 		}}, nil
 	}
 	var all []helpJSON
@@ -71,13 +70,34 @@ func (x *consoleSession) help(_ context.Context, args []string, _ string) (shown
 		all = append(all, helpJSON{Command: c.name, Args: c.args, Help: c.help})
 	}
 	return shown{all, func(w io.Writer) error {
-		t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-		for _, c := range all {
-			fmt.Fprintf(t, "%s %s\t%s\n", c.Command, c.Args, c.Help)
+		if err := listCommands(w, all, columnsOf(w)); err != nil {
+			return err
 		}
-		fmt.Fprintln(t)
-		fmt.Fprintln(t, "A PATTERN is a part of the names, or, with *, which stands for anything, whole names: vnode, vnode/1*, *n2.")
-		fmt.Fprintln(t, `Words with spaces or other bytes stand in double quotes: "a b", "\x00". help COMMAND teaches one.`)
-		return t.Flush()
+		return say(w, "\nA PATTERN is a part of the names, or, with *, which stands for anything, whole names: vnode, vnode/1*, *n2.\n"+
+			`Words with spaces or other bytes stand in double quotes: "a b", "\x00". help COMMAND teaches one.`)
 	}}, nil
+}
+
+// leastForHelp is how many columns beside the commands are enough to say what they do; of fewer,
+// that stands below.
+const leastForHelp = 30
+
+// listCommands prints commands and what they do, in a number of columns, 0 for any.
+func listCommands(w io.Writer, all []helpJSON, columns int) error {
+	var out strings.Builder
+	beside := 0
+	for _, c := range all {
+		beside = max(beside, len(c.Command)+1+len(c.Args)+2)
+	}
+	for _, c := range all {
+		words := c.Command + " " + c.Args
+		if columns > 0 && columns < beside+leastForHelp {
+			fmt.Fprintf(&out, "%s\n%s\n", strings.TrimSpace(words), wrap("    "+c.Help, columns))
+			continue
+		}
+		lines := strings.ReplaceAll(wrap(c.Help, max(0, columns-beside)), "\n", "\n"+strings.Repeat(" ", beside))
+		fmt.Fprintf(&out, "%-*s%s\n", beside, words, lines)
+	}
+	_, err := io.WriteString(w, out.String())
+	return err
 }

@@ -62,7 +62,7 @@ func showKey(w io.Writer, r *lookup.Report) error {
 		return err
 	}
 	for _, f := range r.Findings {
-		if _, err := fmt.Fprintln(w, safe(f)); err != nil {
+		if err := say(w, safe(f)); err != nil {
 			return err
 		}
 	}

@@ -203,6 +203,5 @@ func (x *consoleSession) complain(told map[string]string, err error) error {
 		return nil
 	}
 	told["all"] = text
-	_, err = fmt.Fprintln(x.err, text)
-	return err
+	return say(x.err, text)
 }

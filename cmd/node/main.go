@@ -123,7 +123,7 @@ func run(ctx context.Context, args []string, s *streams) int {
 	}
 	k.Bind(k)
 	if err := k.Run(); err != nil {
-		fmt.Fprintln(s.err, "node:", plain(err))
+		fmt.Fprintln(s.err, wrap("node: "+plain(err), columnsOf(s.err)))
 		return status(err)
 	}
 	return exitOK
@@ -149,7 +149,7 @@ func newParser(c *cli, args []string, exit func(int), more ...kong.Option) (*kon
 
 // usage prints what is wrong with a command line and how the command is used.
 func usage(parser *kong.Kong, s *streams, err error) int {
-	fmt.Fprintln(s.err, "node:", safeLines(err.Error()))
+	fmt.Fprintln(s.err, wrap("node: "+safeLines(err.Error()), columnsOf(s.err)))
 	var p *kong.ParseError
 	if errors.As(err, &p) && p.Context.Selected() != nil {
 		fmt.Fprintf(s.err, "See: node %s --help\n", p.Context.Selected().Path())
