@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -50,7 +51,7 @@ func (x *consoleSession) ring(ctx context.Context, _ []string, _ string) (shown,
 	r := ringOf(status)
 	return shown{r, func(w io.Writer) error {
 		if isTerminal(w) && len(r.Partitions) <= mostDrawn {
-			return drawRing(w, r, true)
+			return drawRing(w, r, cmp.Or(columnsOf(w), usualColumns), true)
 		}
 		return showRing(w, r)
 	}}, nil
@@ -124,51 +125,119 @@ const mostDrawn = 128
 // colours are those of the owners; terminals have at least these.
 var colours = []int{36, 33, 35, 32, 34, 31, 96, 93, 95, 92, 94, 91}
 
-// drawRing draws the partitions around a circle, clockwise from the top: for each the letter
-// of the node that comes first.
-func drawRing(w io.Writer, r ringJSON, colour bool) error {
-	q := len(r.Partitions)
-	radius := max(4, int(math.Ceil(float64(q)/5)))
-	width := 4*radius + 3
-	cells := make([][]string, 2*radius+1)
+// usualColumns is how wide a terminal is taken for that does not say.
+const usualColumns = 80
+
+// spot is where a letter stands in a drawing: columns and rows from its middle.
+type spot struct{ x, y int }
+
+// outline is the way around a ring, clockwise from the top, with as many rows above the middle
+// as below, and no wider than the terminal. Behind each place is room for a mark, and each row
+// has at least one place on each side.
+func outline(half, columns int) []spot {
+	wide := max(1, min(2*half+1, columns/2-1)) // a letter is about twice as high as wide
+	reach := func(row int) int {               // how far from the middle a row goes
+		if row == 0 {
+			return wide
+		}
+		part := (float64(row) - 0.5) / (float64(half) + 0.5)
+		return int(math.Round(float64(wide) * math.Sqrt(1-part*part)))
+	}
+	var quarter []spot // from the top to the right
+	beyond := reach(half) &^ 1
+	for x := 0; x <= beyond; x += 2 {
+		quarter = append(quarter, spot{x, half})
+	}
+	for row := half - 1; row >= 0; row-- {
+		for more := max(0, (reach(row)-beyond-1)/2); more >= 0; more-- {
+			quarter = append(quarter, spot{reach(row) - 2*more, row})
+		}
+		beyond = reach(row)
+	}
+	var out []spot
+	mirrored := func(x, y int) {
+		for i := range quarter {
+			p := quarter[i]
+			if x*y > 0 { // this quarter is walked from the side to the top or bottom
+				p = quarter[len(quarter)-1-i]
+			}
+			if p = (spot{x * p.x, y * p.y}); !slices.Contains(out, p) {
+				out = append(out, p)
+			}
+		}
+	}
+	mirrored(1, -1)
+	mirrored(1, 1)
+	mirrored(-1, 1)
+	mirrored(-1, -1)
+	return out
+}
+
+// placesFor are places for a number of partitions, in the smallest ring that has so many.
+func placesFor(partitions, columns int) []spot {
+	for half := 1; ; half++ {
+		if all := outline(half, columns); len(all) >= partitions {
+			out := make([]spot, partitions)
+			for i := range out {
+				out[i] = all[i*len(all)/partitions]
+			}
+			return out
+		}
+	}
+}
+
+// drawRing draws the partitions around a circle, clockwise from the top, in a number of columns:
+// for each the letter of the node that comes first.
+func drawRing(w io.Writer, r ringJSON, columns int, colour bool) error {
+	places := placesFor(len(r.Partitions), columns)
+	wide, half := 0, 0
+	for _, p := range places {
+		wide, half = max(wide, p.x, -p.x), max(half, p.y, -p.y)
+	}
+	cells := make([][]string, 2*half+1)
 	for y := range cells {
-		cells[y] = slices.Repeat([]string{" "}, width)
+		cells[y] = slices.Repeat([]string{" "}, 2*wide+2)
 	}
 	for i, p := range r.Partitions {
-		angle := 2 * math.Pi * float64(i) / float64(q)
-		cx, cy := 2*radius+int(math.Round(2*float64(radius)*math.Sin(angle))), radius-int(math.Round(float64(radius)*math.Cos(angle)))
-		letter, shade := "?", 0
-		if len(p.Replicas) > 0 {
-			letter = r.node(p.Replicas[0]).Letter
-			shade = max(0, strings.Index(letters, letter))
-		}
+		row, x := cells[half+places[i].y], wide+places[i].x
 		mark := r.mark(p)
-		if colour {
-			style := fmt.Sprintf("\x1b[%dm", colours[shade%len(colours)])
-			if mark != "" {
-				style += "\x1b[7m"
-			}
-			letter = style + letter + mark + "\x1b[0m"
-		} else {
-			letter += mark
-		}
-		cells[cy][cx] = letter
+		row[x] = r.letter(p, mark, colour)
 		if mark != "" {
-			cells[cy][cx+1] = "" // the mark has its place
+			row[x+1] = "" // the mark has its place
 		}
 	}
-	middle := fmt.Sprintf("%s: %d partitions", safe(cutText(r.Cluster, 2*radius)), q)
-	if at := 2*radius - len([]rune(middle))/2; at > 2 {
-		for i, c := range []rune(middle) {
-			cells[radius][at+i] = string(c)
+	middle := []rune(fmt.Sprintf("%s: %d partitions", safe(cutText(r.Cluster, wide)), len(r.Partitions)))
+	if at := wide - len(middle)/2; at > 2 && at+len(middle) < 2*wide {
+		for i, c := range middle {
+			cells[half][at+i] = string(c)
 		}
 	}
 	for _, row := range cells {
-		if _, err := fmt.Fprintln(w, strings.TrimRight(strings.Join(row, ""), " ")); err != nil {
+		text := strings.TrimRight(strings.Join(row, ""), " ")
+		if text == "" {
+			continue // there are a few places more than partitions
+		}
+		if _, err := fmt.Fprintln(w, text); err != nil {
 			return err
 		}
 	}
 	return errorsOf(legend(w, r), showMoving(w, r))
+}
+
+// letter is how a partition is drawn: its first node, in a colour of that, and its mark.
+func (r *ringJSON) letter(p ringPartitionJSON, mark string, colour bool) string {
+	letter := "?"
+	if len(p.Replicas) > 0 {
+		letter = r.node(p.Replicas[0]).Letter
+	}
+	if !colour {
+		return letter + mark
+	}
+	style := fmt.Sprintf("\x1b[%dm", colours[max(0, strings.Index(letters, letter))%len(colours)])
+	if mark != "" {
+		style += "\x1b[7m"
+	}
+	return style + letter + mark + "\x1b[0m"
 }
 
 // errorsOf is the first error.
@@ -183,7 +252,9 @@ func errorsOf(all ...error) error {
 
 // legend says whose letters they are.
 func legend(w io.Writer, r ringJSON) error {
-	fmt.Fprintf(w, "\nVersion %d, as %s sees it. In the ring, clockwise from the top, a letter is the first replica of a partition.\n", r.Version, safe(r.Asked))
+	if err := say(w, fmt.Sprintf("\nVersion %d, as %s sees it. In the ring, clockwise from the top, a letter is the first replica of a partition.", r.Version, safe(r.Asked))); err != nil {
+		return err
+	}
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(t, "\tNODE\tSTATUS\tREACHABLE\tFIRST OF")
 	for _, n := range r.Nodes {
