@@ -8,6 +8,8 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"github.com/reeflective/readline"
+
 	"github.com/dynactor/dynactor/client"
 	"github.com/dynactor/dynactor/dynamo"
 )
@@ -101,8 +103,7 @@ func (x *consoleSession) control(ctx context.Context, what, actor, on string) (s
 	}
 	row := controlJSON{on, actor, what, fate}
 	return shown{row, func(w io.Writer) error {
-		_, err := fmt.Fprintf(w, "%s on %s: %s.\n", safe(actor), safe(on), safe(fate))
-		return err
+		return say(w, fmt.Sprintf("%s on %s: %s.", safe(actor), safe(on), safe(fate)))
 	}}, nil
 }
 
@@ -115,11 +116,14 @@ func (x *consoleSession) sure(what string) error {
 		return usageError(what + " There is nobody to ask: --yes says that it is to be done")
 	}
 	// Apart from the question: a prompt that is longer than a line is drawn again with each key.
-	if _, err := fmt.Fprintln(x.err, what); err != nil {
+	if err := say(x.err, what); err != nil {
 		return err
 	}
 	answer, err := x.ask("Go on? [y/N] ")
-	if err != nil {
+	switch {
+	case errors.Is(err, readline.ErrInterrupt), errors.Is(err, io.EOF):
+		return errNotDone
+	case err != nil:
 		return err
 	}
 	switch strings.ToLower(strings.TrimSpace(answer)) {

@@ -44,20 +44,22 @@ func (x *consoleSession) prompt(ctx context.Context) error {
 	if err := x.attach(ctx, &attached); err != nil {
 		return err
 	}
-	shell := readline.NewShell()
+	shell := newShell()
 	shell.Prompt.Primary(func() string { return safe(attached) + "> " })
 	shell.Completer = func(line []rune, cursor int) readline.Completions { return offer(x, ctx, string(line[:cursor])) }
-	if path, err := historyFile(); err == nil {
-		shell.History.AddFromFile("node console", path)
-	} else {
-		fmt.Fprintln(x.err, "node: no history is kept:", safe(err.Error()))
+	if kept, err := openHistory(); err == nil {
+		shell.History.Add("node console", kept)
+	} else if err := say(x.err, "node: no history is kept: "+safe(err.Error())); err != nil {
+		return err
 	}
 	x.ask = func(question string) (string, error) {
-		one := readline.NewShell()
+		one := newShell()
 		one.Prompt.Primary(func() string { return question })
 		return readTyped(ctx, one)
 	}
-	fmt.Fprintf(x.out, "Attached to %s. help lists the commands, Tab completes, Ctrl-C cancels, Ctrl-D ends.\n", safe(attached))
+	if err := say(x.out, fmt.Sprintf("Attached to %s. help lists the commands, Tab completes, Ctrl-C cancels, Ctrl-D ends.", safe(attached))); err != nil {
+		return err
+	}
 	for {
 		line, err := readTyped(ctx, shell)
 		switch {
@@ -68,26 +70,39 @@ func (x *consoleSession) prompt(ctx context.Context) error {
 		case err != nil:
 			return err
 		}
-		if x.carryOut(ctx, line); ctx.Err() != nil {
-			return ctx.Err()
+		if err := x.carryOut(ctx, line); err != nil || ctx.Err() != nil {
+			return errors.Join(err, ctx.Err())
 		}
 		if err := x.attach(ctx, &attached); err != nil {
-			fmt.Fprintln(x.err, "node:", plain(err))
+			if err := say(x.err, "node: "+plain(err)); err != nil {
+				return err
+			}
 		}
 	}
 }
 
-// carryOut does one command, until Ctrl-C, and tells what went wrong.
-func (x *consoleSession) carryOut(ctx context.Context, line string) {
+// newShell reads lines, and shows none to the terminal that does more there than to be read:
+// texts that are pasted may hold escape sequences.
+func newShell() *readline.Shell {
+	shell := readline.NewShell()
+	shell.PasteTransformer = pasted
+	shell.SyntaxHighlighter = drawn
+	return shell
+}
+
+// carryOut does one command, until Ctrl-C, and tells what went wrong. It fails only if that
+// cannot be told.
+func (x *consoleSession) carryOut(ctx context.Context, line string) error {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt)
 	defer stop()
 	err := x.do(ctx, line)
 	switch {
 	case ctx.Err() != nil:
-		fmt.Fprintln(x.err, "\ncancelled")
+		return say(x.err, "\ncancelled")
 	case err != nil:
-		fmt.Fprintln(x.err, plain(err))
+		return say(x.err, plain(err))
 	}
+	return nil
 }
 
 // askPlainly asks where there is no prompt.
@@ -139,6 +154,25 @@ func (x *consoleSession) attach(ctx context.Context, node *string) error {
 // historyBytes is how long the file of the history may be; of one that is longer, the end is
 // kept.
 const historyBytes = 256 << 10
+
+// history is a history whose lines do nothing to the terminal. Lists of them are drawn as they
+// are, when one is searched.
+type history struct{ readline.History }
+
+// GetLine implements readline.History.
+func (h history) GetLine(pos int) (string, error) {
+	line, err := h.History.GetLine(pos)
+	return pasted(line), err
+}
+
+func openHistory() (readline.History, error) {
+	path, err := historyFile()
+	if err != nil {
+		return nil, err
+	}
+	kept, err := readline.NewHistoryFromFile(path)
+	return history{kept}, err
+}
 
 // historyFile is where the history is kept: in the user's folder for state, readable by nobody
 // else, for names of keys may be in it.

@@ -39,6 +39,37 @@ func safeLines(s string) string {
 	return strings.Join(lines, "\n")
 }
 
+// pasted is a text that was pasted as the prompt takes it: on one line, and what cannot be
+// printed written as it is in double quotes.
+func pasted(text string) string {
+	return safe(strings.Map(func(r rune) rune {
+		if r == '\n' || r == '\t' {
+			return ' '
+		}
+		return r
+	}, strings.TrimRight(text, "\n")))
+}
+
+// drawn is a line that is edited as the terminal gets it: each rune that cannot be printed has
+// one that can in its place.
+func drawn(line []rune) string {
+	const pictures, deletePicture = 0x2400, 0x2421 // of the controls of ASCII
+	out := make([]rune, len(line))
+	for i, r := range line {
+		switch {
+		case unicode.IsPrint(r) || r == '\t' || r == '\n': // the editor lays these out
+			out[i] = r
+		case r < ' ':
+			out[i] = pictures + r
+		case r == 0x7f:
+			out[i] = deletePicture
+		default:
+			out[i] = unicode.ReplacementChar
+		}
+	}
+	return string(out)
+}
+
 // writeJSON prints JSON for scripts. What a terminal cannot print is escaped, so that JSON
 // does nothing to one either.
 func writeJSON(w io.Writer, v any) error {

@@ -83,7 +83,8 @@ func (x *consoleSession) top(ctx context.Context, args []string, on string) (sho
 	}
 	if isTerminal(x.out) && isTerminal(x.in) && !x.json {
 		m := &topModel{x: x, on: on, consoles: consoles, order: order, look: first, height: 24, width: 80}
-		_, err := tea.NewProgram(m, tea.WithContext(x.whole), tea.WithInput(x.in), tea.WithOutput(x.out)).Run()
+		// Signals end the context. The library's own handler of them waits forever if that was first.
+		_, err := tea.NewProgram(m, tea.WithContext(x.whole), tea.WithoutSignalHandler(), tea.WithInput(x.in), tea.WithOutput(x.out)).Run()
 		if errors.Is(err, tea.ErrInterrupted) || x.whole.Err() != nil {
 			err = nil
 		}
