@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -83,11 +82,12 @@ func (x *consoleSession) top(ctx context.Context, args []string, on string) (sho
 	}
 	if isTerminal(x.out) && isTerminal(x.in) && !x.json {
 		m := &topModel{x: x, on: on, consoles: consoles, order: order, look: first, height: 24, width: 80}
-		// Signals end the context. The library's own handler of them waits forever if that was first.
-		_, err := tea.NewProgram(m, tea.WithContext(x.whole), tea.WithoutSignalHandler(), tea.WithInput(x.in), tea.WithOutput(x.out)).Run()
-		if errors.Is(err, tea.ErrInterrupted) || x.whole.Err() != nil {
-			err = nil
-		}
+		// Signals end our context, and that quits. With the library's own handler of signals both end
+		// the program, which then may wait forever; a context of its own ends it without its reader.
+		p := tea.NewProgram(m, tea.WithoutSignalHandler(), tea.WithInput(x.in), tea.WithOutput(x.out))
+		stop := context.AfterFunc(x.whole, p.Quit)
+		defer stop()
+		_, err := p.Run()
 		return shown{}, err
 	}
 	// Rates are between two looks.
