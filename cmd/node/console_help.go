@@ -92,7 +92,7 @@ func listCommands(w io.Writer, all []helpJSON, columns int) error {
 	for _, c := range all {
 		words := c.Command + " " + c.Args
 		if columns > 0 && columns < beside+leastForHelp {
-			fmt.Fprintf(&out, "%s\n%s\n", strings.TrimSpace(words), wrap("    "+c.Help, columns))
+			fmt.Fprintf(&out, "%s\n%s\n", wrap(strings.TrimSpace(words), columns), wrap("    "+c.Help, columns))
 			continue
 		}
 		lines := strings.ReplaceAll(wrap(c.Help, max(0, columns-beside)), "\n", "\n"+strings.Repeat(" ", beside))
