@@ -121,8 +121,8 @@ func (p *process) waitReady(t *testing.T) {
 	}
 }
 
-// processes starts a cluster of node processes on disk.
-func processes(t *testing.T, nodes int) []*process {
+// processes starts a cluster of node processes on disk, with flags besides those that it needs.
+func processes(t *testing.T, nodes int, flags ...string) []*process {
 	t.Helper()
 	// A child's death signal follows the thread that made it.
 	runtime.LockOSThread()
@@ -141,7 +141,7 @@ func processes(t *testing.T, nodes int) []*process {
 		p.args = append([]string{
 			"start", "--name=" + p.name, "--listen=" + p.address, "--http=" + p.http, "--data-dir=" + filepath.Join(dir, p.name),
 			"--partitions=16", "--cache-mb=8",
-		}, seeds...)
+		}, slices.Concat(seeds, flags)...)
 		if i == 0 {
 			p.args = append(p.args, "--found")
 		}
