@@ -74,6 +74,44 @@ func TestAcknowledgedAfterRuin(t *testing.T) {
 	}
 }
 
+// TestSameAfterLoss: copies may differ in the requests that they remember only where a copy was lost, and never in clocks
+// or versions.
+func TestSameAfterLoss(t *testing.T) {
+	dot := clock.Dot{Actor: clock.Actor{Incarnation: clock.Incarnation{1}, Epoch: 1}, Counter: 1}
+	written := version.Record{
+		Clock:    clock.Of(clock.Entry{Actor: dot.Actor, Counter: dot.Counter}),
+		Versions: []version.Version{{Dot: dot, Request: dynamo.RequestID{1}}},
+	}
+	remembers := written
+	remembers.Recent = []version.Applied{{Request: dynamo.RequestID{2}, Dot: dot}}
+	later := written
+	later.Clock = clock.Of(clock.Entry{Actor: dot.Actor, Counter: dot.Counter + 1})
+	for _, tt := range []struct {
+		name string
+		lost []int // nodes whose durable copy was destroyed
+		a, b version.Record
+		same bool
+	}{
+		{"equal", nil, remembers, remembers, true},
+		{"other requests, none lost a copy", nil, remembers, written, false},
+		{"other requests, a third lost its copy", []int{2}, remembers, written, false},
+		{"other requests, the first lost its copy", []int{0}, remembers, written, true},
+		{"other requests, the second lost its copy", []int{1}, remembers, written, true},
+		{"other clocks, both lost their copies", []int{0, 1}, later, written, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := idleCluster(0)
+			l := c.check.ledger(&c.keys[0])
+			for _, i := range tt.lost {
+				l.durableDamage[i] = written.Clock
+			}
+			if same := c.check.same(l, c.nodes[0], tt.a, c.nodes[1], tt.b); same != tt.same {
+				t.Fatalf("same %v, want %v", same, tt.same)
+			}
+		})
+	}
+}
+
 // TestOutlived: a disk may be lost only if the others are a majority, also of the version that a crash takes
 // them back to. b is dead, and a version in which it is gone was decided.
 func TestOutlived(t *testing.T) {
